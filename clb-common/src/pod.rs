@@ -1,0 +1,18 @@
+//! Lets the agent's aya copy the shared types to and from maps.
+
+use crate::{Backend, BackendTraffic, Endpoint, FlowHash, Listener, NextHop, Reply, SlotBlock};
+
+macro_rules! plain_old_data {
+    ($($shared:ty),+ $(,)?) => {
+        $(
+            // SAFETY: zerocopy's derives on the type prove that it has no padding and that every bit pattern is valid,
+            // which `assert_plain` makes a condition of compiling.
+            unsafe impl aya::Pod for $shared {}
+            const _: () = assert_plain::<$shared>();
+        )+
+    };
+}
+
+const fn assert_plain<T: Copy + zerocopy::FromBytes + zerocopy::IntoBytes>() {}
+
+plain_old_data!(Backend, BackendTraffic, Endpoint, FlowHash, Listener, NextHop, Reply, SlotBlock);
