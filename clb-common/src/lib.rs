@@ -18,13 +18,14 @@ mod listener;
 mod pod;
 mod reply;
 mod slot;
+mod switch;
 
 pub use address::{Address, Port};
-pub use backend::{Backend, ForwardingMode, NextHop};
+pub use backend::{Backend, BackendNextHop, ForwardingMode, NextHop};
 pub use counters::{BackendTraffic, Traffic, VERDICT_COUNTERS, VerdictCounter};
 pub use drop_reason::DropReason;
 pub use endpoint::{Endpoint, Protocol};
 pub use flow_hash::FlowHash;
-pub use listener::Listener;
+pub use listener::{Listener, SlotTable};
 pub use reply::Reply;
 pub use slot::{SLOTS_PER_BLOCK, SlotBlock, slot_of};

@@ -1,16 +1,26 @@
-//! A listener, as the program sees it.
+//! A listener, as the program sees it: the VIP's [`crate::Endpoint`] leads to the listener's index, and that to the slot
+//! table in force.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// The value of the listener map, found by the VIP's [`crate::Endpoint`]. One update of it switches a listener from one
-/// slot table to another, so a packet sees either the old table or the new one.
+use crate::switch::switched;
+
+/// A slot table's place in the slot map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, Immutable, IntoBytes, KnownLayout)]
 #[repr(C)]
-pub struct Listener {
-    /// The listener's place in the traffic counters.
-    pub index: u32,
-    /// Where its slot table begins in the slot map, in blocks.
+pub struct SlotTable {
+    /// Where it begins, in blocks.
     pub first_block: u32,
-    /// The number of slots; 0 if no backend takes connections.
+    /// Its number of slots; 0 if no backend takes connections.
     pub slots: u32,
 }
+
+impl SlotTable {
+    /// The table of a listener without backends.
+    pub const EMPTY: Self = Self { first_block: 0, slots: 0 };
+}
+
+switched!(
+    /// An element of the listener map. Its index is the listener's place in the traffic counters, too.
+    Listener of SlotTable
+);

@@ -1,6 +1,6 @@
 //! Lets the agent's aya copy the shared types to and from maps.
 
-use crate::{Backend, BackendTraffic, Endpoint, FlowHash, Listener, NextHop, Reply, SlotBlock};
+use crate::{Address, Backend, BackendTraffic, Endpoint, FlowHash, Listener, NextHop, Reply, SlotBlock, Traffic};
 
 macro_rules! plain_old_data {
     ($($shared:ty),+ $(,)?) => {
@@ -15,4 +15,4 @@ macro_rules! plain_old_data {
 
 const fn assert_plain<T: Copy + zerocopy::FromBytes + zerocopy::IntoBytes>() {}
 
-plain_old_data!(Backend, BackendTraffic, Endpoint, FlowHash, Listener, NextHop, Reply, SlotBlock);
+plain_old_data!(Address, Backend, BackendTraffic, Endpoint, FlowHash, Listener, NextHop, Reply, SlotBlock, Traffic);
