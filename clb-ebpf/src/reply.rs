@@ -1,0 +1,36 @@
+//! The way back in `nat`: a backend's reply leaves with the VIP and the listener's port as its source.
+//!
+//! No state of the connection is needed: the backend's endpoint belongs to one listener, and the client's address is in
+//! the packet. The way to the client comes from the routes that the agent mirrors.
+
+use clb_common::{DropReason, NextHop, Reply};
+
+use crate::{
+    count,
+    family::Family,
+    forward, maps,
+    packet::Packet,
+    parse::{Headers, IP_OFFSET},
+    transport::{self, End},
+    verdict::Verdict,
+};
+
+/// Finds what a packet from this source is a reply of.
+#[inline(always)]
+pub fn find<F: Family>(headers: &Headers<F>) -> Option<&'static Reply> {
+    maps::reply(&headers.source())
+}
+
+/// Sends a backend's reply to its client.
+#[inline(always)]
+pub fn to_client<F: Family>(packet: &Packet, headers: Headers<F>, reply: &Reply) -> Result<Verdict, DropReason> {
+    let Headers { protocol, transport_offset, network, .. } = headers;
+    let next_hop = maps::route(network.destination()).unwrap_or(&NextHop::UNRESOLVED);
+    let next_hop = forward::usable(packet, next_hop, DropReason::ClientUnresolved)?;
+    let network = packet.view_mut::<F>(IP_OFFSET).ok_or(DropReason::MalformedHeader)?;
+    network.decrement_hop_limit()?;
+    let change = network.set_source(reply.vip);
+    transport::rewrite_port(packet, transport_offset, protocol, End::Source, reply.port, change)?;
+    count::replied(reply.backend, packet.length());
+    Ok(packet.send(next_hop))
+}
