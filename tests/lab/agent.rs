@@ -1,0 +1,190 @@
+//! The agent on a host of the lab, run as a user runs it.
+
+use std::{
+    env,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde::Deserialize;
+
+use crate::{Host, Lab, host, repository, wait_until};
+
+/// A running `clb run`, until dropped.
+#[derive(Debug)]
+pub struct Agent {
+    process: Child,
+    socket: PathBuf,
+    log: PathBuf,
+}
+
+impl Agent {
+    /// Starts `clb run` on this host with this file and these options more.
+    pub fn start(lab: &Lab, host: &Host, config: &Path, options: &[&str]) -> Result<Self> {
+        let socket = lab.directory().join(format!("{}.sock", host.label()));
+        let log = lab.directory().join(format!("{}.log", host.label()));
+        let stderr = File::create(&log).with_context(|| format!("make {}", log.display()))?;
+        let mut command = host.command(binary());
+        command.arg("run").arg("--config").arg(config).arg("--socket").arg(&socket).args(options);
+        command.stdin(Stdio::null()).stdout(stderr.try_clone()?).stderr(stderr);
+        let process = command.spawn().context("start clb")?;
+        Ok(Self { process, socket, log })
+    }
+
+    /// Waits until it answers, and knows the next hop of every backend.
+    pub fn wait_until_ready(&mut self) -> Result<Status> {
+        let mut latest = Ok(None);
+        let waited = wait_until("clb is ready", READY, || {
+            if let Some(status) = self.process.try_wait()? {
+                bail!("clb ended ({status})");
+            }
+            latest = self.status().map(Some);
+            Ok(matches!(&latest, Ok(Some(status)) if status.unresolved().is_empty()))
+        });
+        match (waited, latest) {
+            (Ok(()), Ok(Some(status))) => Ok(status),
+            (Err(error), Ok(Some(status))) => Err(error.context(status.unresolved().join("\n"))),
+            (Err(error), Ok(None)) => Err(error),
+            (_, Err(error)) => Err(error.context("clb does not answer `clb status`")),
+            (Ok(()), Ok(None)) => unreachable!("it was ready, so it had answered"),
+        }
+    }
+
+    /// What `clb status` says.
+    pub fn status(&self) -> Result<Status> {
+        let text = host::output(self.status_command().arg("--json"))?;
+        serde_json::from_str(&text).context("read what `clb status --json` printed")
+    }
+
+    /// The command that asks this agent for its status, for a person.
+    pub fn status_command(&self) -> Command {
+        let mut command = Command::new(binary());
+        command.arg("status").arg("--socket").arg(&self.socket);
+        command
+    }
+
+    /// Where it listens for commands.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The last lines of its log.
+    pub fn log_tail(&self, lines: usize) -> String {
+        let text = fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let all: Vec<_> = text.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
+    /// Its process id.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Asks it to end with SIGTERM, and waits for it.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        if let Some(ended) = self.process.try_wait()? {
+            return Ok(ended);
+        }
+        kill(Pid::from_raw(self.process.id().cast_signed()), Signal::SIGTERM).context("send SIGTERM to clb")?;
+        let mut ended = None;
+        wait_until("clb ends after SIGTERM", END, || {
+            ended = self.process.try_wait()?;
+            Ok(ended.is_some())
+        })?;
+        ended.context("clb has ended")
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop() {
+            eprintln!("warning: {error:#}; killing it");
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
+    }
+}
+
+/// The agent's binary: `CLB_BINARY`, or where `cargo xtask build` puts it.
+fn binary() -> PathBuf {
+    env::var_os("CLB_BINARY").map_or_else(|| repository().join("target/release/clb"), PathBuf::from)
+}
+
+/// What `clb status --json` says, as far as the lab reads it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// Packets that were for nobody here.
+    pub passed: u64,
+    /// Packets dropped, by reason.
+    pub drops: std::collections::BTreeMap<String, u64>,
+    /// The listeners.
+    pub listeners: Vec<ListenerStatus>,
+}
+
+/// A listener in a [`Status`].
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ListenerStatus {
+    /// Its name in the file.
+    pub name: String,
+    /// Packets that arrived for it.
+    pub packets: u64,
+    /// Its backends.
+    pub backends: Vec<BackendStatus>,
+}
+
+/// A backend in a [`Status`].
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct BackendStatus {
+    /// Its private IP.
+    pub address: String,
+    /// Its port.
+    pub port: u16,
+    /// Packets sent to it.
+    pub packets: u64,
+    /// Packets that came back from it through clb, in `nat`.
+    pub reply_packets: u64,
+    /// Whether clb can reach it.
+    pub next_hop: NextHopStatus,
+}
+
+/// A backend's next hop in a [`Status`].
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct NextHopStatus {
+    /// `resolved` or `unresolved`.
+    pub state: String,
+    /// Why, for a person.
+    pub detail: String,
+}
+
+impl Status {
+    /// The backend with this address of this listener.
+    pub fn backend(&self, listener: &str, address: &str) -> Option<&BackendStatus> {
+        let listener = self.listeners.iter().find(|candidate| candidate.name == listener)?;
+        listener.backends.iter().find(|backend| backend.address == address)
+    }
+
+    fn unresolved(&self) -> Vec<String> {
+        let backends = self.listeners.iter().flat_map(|listener| &listener.backends);
+        let unresolved = backends.filter(|backend| backend.next_hop.state != "resolved");
+        unresolved
+            .map(|BackendStatus { address, next_hop, .. }| {
+                format!("the next hop of {address} is {}: {}", next_hop.state, next_hop.detail)
+            })
+            .collect()
+    }
+}
+
+const READY: Duration = Duration::from_secs(15);
+const END: Duration = Duration::from_secs(10);
