@@ -67,7 +67,16 @@ pub fn reply(endpoint: &Endpoint) -> Option<&'static Reply> {
 /// The way to this client.
 #[inline(always)]
 pub fn route(client: Address) -> Option<&'static NextHop> {
-    ROUTES.get(&Key::new(u128::BITS, client))
+    let AlignedKey { key, .. } = &AlignedKey { _filler: 0, key: Key::new(u128::BITS, client) };
+    ROUTES.get(key)
+}
+
+/// Puts the key's address on a boundary of eight bytes. It stands behind the prefix length, and the compiler copies it by
+/// eight bytes, which the verifier refuses elsewhere on the stack ("misaligned stack access").
+#[repr(C, align(8))]
+struct AlignedKey {
+    _filler: u32,
+    key: Key<Address>,
 }
 
 /// Changes this CPU's element of a counter map. An index outside the map counts nothing.
