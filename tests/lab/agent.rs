@@ -1,6 +1,7 @@
 //! The agent on a host of the lab, run as a user runs it.
 
 use std::{
+    collections::BTreeMap,
     env,
     fs::{self, File},
     path::{Path, PathBuf},
@@ -125,9 +126,21 @@ pub struct Status {
     /// Packets that were for nobody here.
     pub passed: u64,
     /// Packets dropped, by reason.
-    pub drops: std::collections::BTreeMap<String, u64>,
+    pub drops: BTreeMap<String, u64>,
+    /// Where the XDP program is attached.
+    pub interfaces: Vec<InterfaceStatus>,
     /// The listeners.
     pub listeners: Vec<ListenerStatus>,
+}
+
+/// An interface in a [`Status`].
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// `native` or `generic`.
+    pub mode: String,
 }
 
 /// A listener in a [`Status`].

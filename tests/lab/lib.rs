@@ -23,7 +23,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-pub use agent::{Agent, BackendStatus, ListenerStatus, NextHopStatus, Status};
+pub use agent::{Agent, BackendStatus, InterfaceStatus, ListenerStatus, NextHopStatus, Status};
 pub use flows::{Flows, Outcome};
 pub use host::Host;
 pub use interrupt::wait_for_interrupt;
@@ -52,10 +52,12 @@ impl Lab {
         Ok(lab)
     }
 
-    /// A new host. IPv6 addresses are usable as soon as they are set, and packets are taken from any direction.
+    /// A new host. It forwards nothing, takes packets from any direction, and may use IPv6 addresses as soon as they are set.
     pub fn host(&self, label: &str) -> Result<Host> {
         let host = interrupt::unless_interrupted(|| Host::add(&self.name, label))?;
         for scope in ["all", "default"] {
+            // A new namespace has the IPv4 settings of the machine, whatever they are.
+            host.sysctl(&format!("net.ipv4.conf.{scope}.forwarding"), "0")?;
             host.sysctl(&format!("net.ipv4.conf.{scope}.rp_filter"), "0")?;
             host.sysctl(&format!("net.ipv6.conf.{scope}.accept_dad"), "0")?;
             host.sysctl(&format!("net.ipv6.conf.{scope}.accept_ra"), "0")?;
