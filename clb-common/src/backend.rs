@@ -14,6 +14,16 @@ pub enum ForwardingMode {
     Nat = 1,
 }
 
+impl ForwardingMode {
+    /// The name in configuration and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dsr => "dsr",
+            Self::Nat => "nat",
+        }
+    }
+}
+
 /// An element of the backend map: one backend of one listener, in one cache line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, Immutable, IntoBytes, KnownLayout)]
 #[repr(C)]

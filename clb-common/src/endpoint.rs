@@ -5,13 +5,23 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::{Address, Port};
 
 /// The transport protocols that a listener can have, with their numbers in the IP header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Protocol {
     /// Transmission Control Protocol.
     Tcp = 6,
     /// User Datagram Protocol.
     Udp = 17,
+}
+
+impl Protocol {
+    /// The name in configuration and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
 }
 
 /// An address, a protocol and a port. A listener is found by its VIP's endpoint, a reply by its backend's.

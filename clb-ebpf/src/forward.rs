@@ -17,7 +17,11 @@ use crate::{
 #[inline(always)]
 pub fn to_backend<F: Family>(packet: &Packet, headers: Headers<F>, selected: &Selected) -> Result<Verdict, DropReason> {
     let Selected { index, backend } = *selected;
-    let next_hop = usable(packet, backend.next_hop.current(), DropReason::NextHopUnresolved)?;
+    let next_hop = backend.next_hop.current();
+    if !next_hop.is_resolved() {
+        return Err(DropReason::NextHopUnresolved);
+    }
+    check_size(packet, next_hop)?;
     match backend.mode() {
         ForwardingMode::Dsr => {}
         ForwardingMode::Nat => nat(packet, headers, backend)?,
@@ -26,16 +30,13 @@ pub fn to_backend<F: Family>(packet: &Packet, headers: Headers<F>, selected: &Se
     Ok(packet.send(next_hop))
 }
 
-/// The next hop, if this packet can be sent to it.
+/// Whether a packet fits the link to its next hop.
 #[inline(always)]
-pub fn usable<'a>(packet: &Packet, next_hop: &'a NextHop, otherwise: DropReason) -> Result<&'a NextHop, DropReason> {
-    if !next_hop.is_resolved() {
-        return Err(otherwise);
-    }
+pub fn check_size(packet: &Packet, next_hop: &NextHop) -> Result<(), DropReason> {
     if packet.length() - EthHdr::LEN as u64 > u64::from(next_hop.mtu) {
         return Err(DropReason::PacketTooBig);
     }
-    Ok(next_hop)
+    Ok(())
 }
 
 /// Rewrites the destination to the backend's address and port.

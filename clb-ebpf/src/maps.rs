@@ -4,7 +4,7 @@
 //! and tries they are calls.
 
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie::Key},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
     macros::btf_map,
 };
 use clb_common::{
@@ -47,6 +47,13 @@ pub static BACKEND_TRAFFIC: PerCpuArray<BackendTraffic, SIZED_BY_AGENT> = PerCpu
 #[btf_map]
 pub static VERDICTS: PerCpuArray<u64, { VERDICT_COUNTERS as usize }> = PerCpuArray::new();
 
+/// Clients that a reply could not be sent to, for the agent to ask the kernel about.
+#[btf_map]
+static UNRESOLVED_CLIENTS: RingBuf<(), UNRESOLVED_CLIENTS_BYTES> = RingBuf::new();
+
+/// One page. When it is full, clients go unreported until the agent has read it: their packets are counted all the same.
+const UNRESOLVED_CLIENTS_BYTES: usize = 4_096;
+
 /// A map needs some size to compile.
 const SIZED_BY_AGENT: usize = 1;
 
@@ -69,6 +76,13 @@ pub fn reply(endpoint: &Endpoint) -> Option<&'static Reply> {
 pub fn route(client: Address) -> Option<&'static NextHop> {
     let AlignedKey { key, .. } = &AlignedKey { _filler: 0, key: Key::new(u128::BITS, client) };
     ROUTES.get(key)
+}
+
+/// Tells the agent of a client whose next hop is not known.
+#[inline(always)]
+pub fn report_unresolved(client: Address) {
+    // A full ring is no error: see `UNRESOLVED_CLIENTS_BYTES`.
+    let _ = UNRESOLVED_CLIENTS.output_untyped::<Address>(client, 0);
 }
 
 /// Puts the key's address on a boundary of eight bytes. It stands behind the prefix length, and the compiler copies it by

@@ -25,8 +25,13 @@ pub fn find<F: Family>(headers: &Headers<F>) -> Option<&'static Reply> {
 #[inline(always)]
 pub fn to_client<F: Family>(packet: &Packet, headers: Headers<F>, reply: &Reply) -> Result<Verdict, DropReason> {
     let Headers { protocol, transport_offset, network, .. } = headers;
-    let next_hop = maps::route(network.destination()).unwrap_or(&NextHop::UNRESOLVED);
-    let next_hop = forward::usable(packet, next_hop, DropReason::ClientUnresolved)?;
+    let client = network.destination();
+    let next_hop = maps::route(client).unwrap_or(&NextHop::UNRESOLVED);
+    if !next_hop.is_resolved() {
+        maps::report_unresolved(client);
+        return Err(DropReason::ClientUnresolved);
+    }
+    forward::check_size(packet, next_hop)?;
     let network = packet.view_mut::<F>(IP_OFFSET).ok_or(DropReason::MalformedHeader)?;
     network.decrement_hop_limit()?;
     let change = network.set_source(reply.vip);

@@ -1,2 +1,14 @@
-//! The agent of clb: validates the configuration, loads and attaches the XDP program, keeps its maps true.
+//! The agent of clb: validates the configuration, loads and attaches the XDP program, and keeps its maps true.
+//!
+//! `cli` → `control` → {`config`, `slots`, `network`, `dataplane`}; `api` is the socket between a running agent and the
+//! commands that ask it. Only `dataplane` touches the kernel's maps, and only `network` talks netlink.
+
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod dataplane;
+pub mod network;
 pub mod slots;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The binary `clb`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    clb_userspace::cli::main()
+}

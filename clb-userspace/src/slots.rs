@@ -55,7 +55,7 @@ fn quotas(weights: &BTreeMap<BackendId, u8>, slots: u32) -> impl Iterator<Item =
 
     let mut by_remainder: Vec<usize> = (0..weighted.len()).collect();
     // Equal remainders go by identity: the sort is stable and `weighted` is in the order of the map.
-    by_remainder.sort_by_key(|&index| std::cmp::Reverse(share(weighted[index].1) % total));
+    by_remainder.sort_by_key(|&index| Reverse(share(weighted[index].1) % total));
     let mut extra = vec![0; weighted.len()];
     for &index in by_remainder.iter().take((u64::from(slots) - whole.min(u64::from(slots))) as usize) {
         extra[index] = 1;

@@ -1,0 +1,26 @@
+//! The socket between a running agent and the commands that ask it: HTTP and JSON over a Unix socket that only its owner
+//! may open.
+//!
+//! The agent's side turns a request into an event of its loop and waits for the answer; it decides nothing itself. A client
+//! that sends garbage, or nothing, costs one task and no more.
+
+mod client;
+mod server;
+mod status;
+
+use tokio::sync::oneshot;
+
+pub use self::{
+    client::status,
+    server::{Server, bind},
+    status::{BackendStatus, InterfaceStatus, ListenerStatus, NextHopState, NextHopStatus, Status},
+};
+
+/// What a command asks of the running agent.
+#[derive(Debug)]
+pub enum Request {
+    /// What is balanced, and the counters.
+    Status(oneshot::Sender<anyhow::Result<Status>>),
+}
+
+const STATUS_PATH: &str = "/v1/status";

@@ -1,0 +1,98 @@
+//! The answer to `clb status`, as JSON.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// What an agent balances, and its counters at one moment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The load balancer's id.
+    pub load_balancer: String,
+    /// Where the program is attached.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Packets that were none of clb's business.
+    pub passed: u64,
+    /// Dropped packets by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// In the order of the file.
+    pub listeners: Vec<ListenerStatus>,
+}
+
+/// One interface.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// `native` or `generic`.
+    pub mode: String,
+    /// Why it is that mode.
+    pub reason: String,
+}
+
+/// One listener.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    /// Its name.
+    pub name: String,
+    /// The address that clients connect to.
+    pub vip: IpAddr,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// The port that clients connect to.
+    pub port: u16,
+    /// The forwarding mode.
+    pub mode: String,
+    /// Packets from clients, whatever became of them.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// In the order of the file.
+    pub backends: Vec<BackendStatus>,
+}
+
+/// One backend.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// Its private IP.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// How it is bound: `cvm` or `eni`.
+    pub kind: String,
+    /// The CVM that has the address.
+    pub cvm: String,
+    /// Its weight.
+    pub weight: u8,
+    /// Its part of the listener's slots, from 0 to 1.
+    pub share: f64,
+    /// Packets sent to it.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Its replies sent to clients, in `nat`.
+    pub reply_packets: u64,
+    /// Their bytes.
+    pub reply_bytes: u64,
+    /// How packets reach it.
+    pub next_hop: NextHopStatus,
+}
+
+/// How packets reach a backend.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NextHopStatus {
+    /// Whether they can.
+    pub state: NextHopState,
+    /// Neighbour, MAC address and interface; or why not.
+    pub detail: String,
+}
+
+/// Whether a next hop can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NextHopState {
+    /// Its MAC address is known.
+    Resolved,
+    /// Packets are dropped and counted until it is.
+    Unresolved,
+}

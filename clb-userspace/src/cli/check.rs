@@ -1,0 +1,53 @@
+//! `clb check`: the binding rules, offline.
+
+use std::process::ExitCode;
+
+use super::{COULD_NOT_RUN, CheckArguments, Format, PROBLEM_FOUND, render_error, stderr_color};
+use crate::config::{self, Problems, ReadError};
+
+pub fn check(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
+    let mut worst = 0;
+    let mut found = Vec::new();
+    for file in &arguments.files {
+        let problems = match config::read(file) {
+            Ok(loaded) => loaded.warnings,
+            Err(ReadError::Problems(problems)) => problems,
+            Err(error @ ReadError::Io { .. }) => {
+                eprint!("{}", render_error(&error.into()));
+                worst = COULD_NOT_RUN;
+                continue;
+            }
+        };
+        if problems.errors() > 0 {
+            worst = worst.max(PROBLEM_FOUND);
+        }
+        match arguments.format {
+            Format::Text => {
+                eprint!("{}", problems.render(stderr_color()));
+                eprintln!("{}: {}", file.display(), summary(&problems));
+            }
+            Format::Json => match problems.to_json() {
+                serde_json::Value::Array(list) => found.extend(list),
+                other => found.push(other),
+            },
+        }
+    }
+    if let Format::Json = arguments.format {
+        println!("{}", serde_json::to_string_pretty(&found)?);
+    }
+    Ok(ExitCode::from(worst))
+}
+
+/// How many problems, in words.
+pub fn summary(problems: &Problems) -> String {
+    let count = |number: usize, what: &str| match number {
+        1 => format!("1 {what}"),
+        _ => format!("{number} {what}s"),
+    };
+    match (problems.errors(), problems.warnings()) {
+        (0, 0) => "no problems".to_owned(),
+        (errors, 0) => count(errors, "error"),
+        (0, warnings) => count(warnings, "warning"),
+        (errors, warnings) => format!("{}, {}", count(errors, "error"), count(warnings, "warning")),
+    }
+}

@@ -1,0 +1,137 @@
+//! The command line: one clap definition, one file a verb.
+//!
+//! Data goes to standard output, talk to standard error. Exit status: 0 good, 1 a problem was found in what was given, 2
+//! the command could not run.
+
+mod check;
+mod run;
+mod status;
+
+use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::{config::Color, dataplane::AttachMode};
+
+/// A layer-4 load balancer on XDP.
+#[derive(Debug, Parser)]
+#[command(name = "clb", version, about, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Run(RunArguments),
+    Check(CheckArguments),
+    Status(StatusArguments),
+}
+
+/// Balance the listeners of a configuration file until a signal ends it
+///
+/// Validates the file, loads the XDP program, attaches it to the interfaces that the file names, and serves. SIGHUP reads
+/// the file again: a bad file changes nothing and says why. SIGTERM and SIGINT detach the program and end.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: clb run --config /etc/clb.yaml")]
+struct RunArguments {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// How to attach the program to the interfaces
+    #[arg(long, value_enum, default_value = "auto", value_name = "MODE")]
+    xdp_mode: AttachMode,
+    /// Start although the next hop of some backend is not known; its packets are dropped and counted until it is
+    #[arg(long)]
+    allow_unresolved: bool,
+    /// Log every dropped packet with its reason; slow, for finding a fault
+    #[arg(long)]
+    log_drops: bool,
+    #[command(flatten)]
+    socket: SocketArgument,
+}
+
+/// Check configuration files against the binding rules
+///
+/// Needs no network and no privileges. All problems of a file are shown at once. Exit status: 0 no errors, 1 errors, 2 a
+/// file could not be read.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: clb check config/minimal-nat.yaml")]
+struct CheckArguments {
+    /// The configuration files; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// How to show the problems
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Format {
+    /// As a compiler shows errors
+    Text,
+    /// One array of objects
+    Json,
+}
+
+/// Show what the running agent balances
+///
+/// Listeners, backends with weight, share of slots, packets and bytes, next hops, and drops by reason.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: clb status --json | jq .drops")]
+struct StatusArguments {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    socket: SocketArgument,
+}
+
+#[derive(Debug, clap::Args)]
+struct SocketArgument {
+    /// The agent's socket; one for each agent on a host
+    #[arg(long, value_name = "PATH", default_value = "/run/clb.sock")]
+    socket: PathBuf,
+}
+
+/// Parses the command line and does what it says.
+pub fn main() -> ExitCode {
+    let done = match Arguments::parse().verb {
+        Verb::Run(arguments) => run::run(&arguments),
+        Verb::Check(arguments) => check::check(&arguments),
+        Verb::Status(arguments) => status::status(&arguments),
+    };
+    done.unwrap_or_else(|error| {
+        eprint!("{}", render_error(&error));
+        ExitCode::from(COULD_NOT_RUN)
+    })
+}
+
+/// An error for a person: what was tried, then why it failed, then the help lines.
+fn render_error(error: &anyhow::Error) -> String {
+    let (mut what, mut help) = (Vec::new(), Vec::new());
+    for cause in error.chain() {
+        let text = cause.to_string();
+        let (message, hints) =
+            text.split_once("\nhelp: ").map_or((text.as_str(), None), |(m, h)| (m, Some(h.to_owned())));
+        // Some libraries repeat their cause in their own message.
+        if !what.iter().any(|said: &String| said.ends_with(message)) {
+            what.push(message.to_owned());
+        }
+        help.extend(hints);
+    }
+    let mut rendered = format!("error: {}\n", what.join(": "));
+    for hint in help {
+        rendered.push_str(&format!("help: {hint}\n"));
+    }
+    rendered
+}
+
+/// Colour, unless it is not wanted or goes where nobody looks.
+fn stderr_color() -> Color {
+    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    if wanted && std::io::stderr().is_terminal() { Color::Always } else { Color::Never }
+}
+
+const PROBLEM_FOUND: u8 = 1;
+const COULD_NOT_RUN: u8 = 2;

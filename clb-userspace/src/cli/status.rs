@@ -1,0 +1,70 @@
+//! `clb status`: what the running agent balances.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use comfy_table::{CellAlignment, Table, presets::NOTHING};
+
+use super::StatusArguments;
+use crate::api::{self, BackendStatus, ListenerStatus, NextHopState, Status};
+
+pub fn status(arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
+    let StatusArguments { json, socket } = arguments;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
+    let status = runtime.block_on(api::status(&socket.socket))?;
+    if *json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+    } else {
+        print!("{}", render(&status));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn render(status: &Status) -> String {
+    let Status { load_balancer, interfaces, passed, drops, listeners } = status;
+    let mut text = format!("{load_balancer}\n");
+    for interface in interfaces {
+        text.push_str(&format!("  {} {} ({})\n", interface.name, interface.mode, interface.reason));
+    }
+    for listener in listeners {
+        text.push_str(&render_listener(listener));
+    }
+    let dropped: u64 = drops.values().sum();
+    text.push_str(&format!("\npassed {passed}  dropped {dropped}\n"));
+    for (reason, packets) in drops.iter().filter(|&(_, &packets)| packets > 0) {
+        text.push_str(&format!("  {packets:>12} {reason}\n"));
+    }
+    text
+}
+
+fn render_listener(listener: &ListenerStatus) -> String {
+    let ListenerStatus { name, vip, protocol, port, mode, packets, bytes, backends } = listener;
+    let vip = std::net::SocketAddr::new(*vip, *port);
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    table.set_header(["", "backend", "bound as", "weight", "share", "packets", "bytes", "replies", "next hop"]);
+    for backend in backends {
+        let BackendStatus { address, port, kind, cvm, weight, share, packets, bytes, reply_packets, .. } = backend;
+        let next_hop = &backend.next_hop;
+        table.add_row([
+            match next_hop.state {
+                NextHopState::Resolved => String::new(),
+                NextHopState::Unresolved => "!".to_owned(),
+            },
+            std::net::SocketAddr::new(*address, *port).to_string(),
+            format!("{kind} of {cvm}"),
+            weight.to_string(),
+            format!("{:.2} %", share * 100.0),
+            packets.to_string(),
+            bytes.to_string(),
+            reply_packets.to_string(),
+            next_hop.detail.clone(),
+        ]);
+    }
+    for number in 3..8 {
+        if let Some(column) = table.column_mut(number) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    format!("\n{name}: {protocol} {vip} {mode}, {packets} packets, {bytes} bytes\n{table}\n")
+}

@@ -1,0 +1,45 @@
+//! From the configuration to what the data plane shall hold.
+
+use std::collections::BTreeMap;
+
+use anyhow::bail;
+use clb_common::ForwardingMode;
+
+use super::plan::DesiredListener;
+use crate::{
+    config::{Affinity, Config, Forwarding, Listener},
+    dataplane::ListenerId,
+    slots::BackendId,
+};
+
+/// What the data plane shall hold for this configuration. Fails if it asks for something that clb does not do yet.
+pub fn desired(config: &Config) -> anyhow::Result<BTreeMap<ListenerId, DesiredListener>> {
+    config.listeners.iter().map(|listener| Ok((id(listener), desired_listener(listener)?))).collect()
+}
+
+/// What a listener of the configuration is found by.
+pub fn id(listener: &Listener) -> ListenerId {
+    ListenerId { vip: listener.vip, protocol: listener.protocol, port: listener.port }
+}
+
+fn desired_listener(listener: &Listener) -> anyhow::Result<DesiredListener> {
+    let Listener { name, forwarding, affinity, slots, backends, .. } = listener;
+    let mode = match forwarding {
+        Forwarding::Dsr => ForwardingMode::Dsr,
+        Forwarding::Nat => ForwardingMode::Nat,
+        Forwarding::Ipip | Forwarding::Gue | Forwarding::FullNat => bail!(
+            "listener {name}: forwarding `{}` is not implemented yet\n\
+             help: use `dsr` or `nat`",
+            forwarding.name()
+        ),
+    };
+    if *affinity == Affinity::ClientIp {
+        bail!(
+            "listener {name}: affinity `client_ip` is not implemented yet\n\
+             help: leave it out, or use `connection`"
+        );
+    }
+    let weights =
+        backends.iter().map(|backend| (BackendId { address: backend.address, port: backend.port }, backend.weight));
+    Ok(DesiredListener { mode, slots: *slots, weights: weights.collect() })
+}

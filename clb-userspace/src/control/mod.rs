@@ -1,0 +1,385 @@
+//! The agent's one loop: every event of the outside comes here, one at a time, and nothing else changes the data plane.
+//!
+//! What must stay true: a bad file changes nothing; nothing is attached before everything that can be checked is checked;
+//! and what the data plane holds is always what `plan` says for the configuration in force.
+
+mod desired;
+mod plan;
+mod status;
+
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, anyhow, bail};
+use caps::{CapSet, Capability};
+use clb_common::{ForwardingMode, NextHop};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
+use tracing::{info, warn};
+
+pub use self::plan::{DesiredListener, Step, plan};
+use crate::{
+    api::{self, Request},
+    config::{self, Color, Config, Forwarding, ReadError},
+    dataplane::{AttachMode, Dataplane, DropLog, Settings, UnresolvedClients},
+    network::{LinkState, Network, Reach, Unresolved as UnresolvedReason},
+};
+
+/// How the agent is to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The configuration file, to read it again.
+    pub file: PathBuf,
+    /// How to attach.
+    pub xdp_mode: AttachMode,
+    /// What to do at the start if a backend cannot be reached.
+    pub unresolved: Unresolved,
+    /// Whether dropped packets are logged.
+    pub drop_log: DropLog,
+    /// Where commands ask.
+    pub socket: PathBuf,
+    /// For problems of the file.
+    pub color: Color,
+}
+
+/// What to do at the start if the next hop of a backend is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unresolved {
+    /// Start, and drop its packets until it is known.
+    Allow,
+    /// Do not start.
+    Refuse,
+}
+
+/// Everything that can happen to the agent.
+enum Event {
+    Reload,
+    Terminate { signal: &'static str },
+    NetworkChanged,
+    ClientsUnresolved(BTreeSet<IpAddr>),
+    Request(Request),
+}
+
+/// Runs the agent until a signal ends it.
+pub async fn run(options: Options, config: Config) -> anyhow::Result<()> {
+    check_privileges()?;
+    let (sender, requests) = mpsc::channel(REQUESTS);
+    // Also the lock: two agents cannot answer on one socket.
+    let _server = api::bind(&options.socket, sender)?;
+    let mut signals = Signals::listen()?;
+    let mut control = tokio::select! {
+        started = Control::start(options, config) => started?,
+        signal = signals.termination() => {
+            info!("{signal}: ending before anything was attached");
+            return Ok(());
+        }
+    };
+    control.serve(signals, requests).await
+}
+
+/// The agent's state.
+struct Control {
+    options: Options,
+    config: Config,
+    network: Network,
+    dataplane: Dataplane,
+    unresolved_clients: UnresolvedClients,
+    unresolved: BTreeSet<IpAddr>,
+}
+
+impl Control {
+    /// Checks everything, loads, and attaches. On failure nothing stays attached: dropping the data plane detaches.
+    async fn start(options: Options, config: Config) -> anyhow::Result<Self> {
+        let desired = desired::desired(&config)?;
+        say_what_is_not_done_yet(&config);
+        let mut network = Network::connect().await.context("read the host's network")?;
+        for name in &config.interfaces {
+            check_interface(&network, name)?;
+        }
+        network.keep_resolved(addresses(&config));
+        wait_for_next_hops(&mut network, &config, options.unresolved).await?;
+
+        let settings = Settings { hash_seed: config.hash_seed, drop_log: options.drop_log };
+        let mut dataplane = Dataplane::load(settings, &desired)?;
+        let unresolved_clients = dataplane.unresolved_clients()?;
+        let mut control = Self { options, config, network, dataplane, unresolved_clients, unresolved: BTreeSet::new() };
+        control.apply().await?;
+        control.attach()?;
+        Ok(control)
+    }
+
+    async fn serve(&mut self, mut signals: Signals, mut requests: mpsc::Receiver<Request>) -> anyhow::Result<()> {
+        info!("serving {} as {}", listeners(&self.config), self.config.id);
+        loop {
+            let event = tokio::select! {
+                event = signals.next() => event,
+                changed = self.network.changed() => {
+                    changed.context(FOLLOW)?;
+                    Event::NetworkChanged
+                }
+                clients = self.unresolved_clients.next() => Event::ClientsUnresolved(clients?),
+                Some(request) = requests.recv() => Event::Request(request),
+            };
+            match event {
+                Event::Reload => self.reload().await,
+                Event::NetworkChanged => {
+                    if let Err(error) = self.follow_network().await {
+                        warn!("next hops are not up to date: {error:#}");
+                    }
+                }
+                Event::ClientsUnresolved(clients) => clients.into_iter().for_each(|client| self.network.ask(client)),
+                // The asker may have gone meanwhile.
+                Event::Request(Request::Status(answer)) => drop(answer.send(self.status())),
+                Event::Terminate { signal } => {
+                    info!("{signal}: detaching and ending");
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Reads the file again. A bad file changes nothing and says why.
+    async fn reload(&mut self) {
+        let file = self.options.file.display().to_string();
+        match self.try_reload().await {
+            Ok(steps) => info!("{file} read again: {steps} listeners changed"),
+            Err(error) => match error.downcast_ref::<ReadError>() {
+                Some(ReadError::Problems(problems)) => {
+                    eprint!("{}", problems.render(self.options.color));
+                    warn!("{file} has {} errors: the configuration in force stays", problems.errors());
+                }
+                _ => warn!("{file} is not taken, the configuration in force stays: {error:#}"),
+            },
+        }
+    }
+
+    async fn try_reload(&mut self) -> anyhow::Result<usize> {
+        let loaded = config::read(&self.options.file)?;
+        eprint!("{}", loaded.warnings.render(self.options.color));
+        let steps = plan(&desired::desired(&loaded.config)?, &self.dataplane.actual()).len();
+        refuse_what_needs_a_restart(&self.config, &loaded.config)?;
+        say_what_is_not_done_yet(&loaded.config);
+        let before = std::mem::replace(&mut self.config, loaded.config);
+        if let Err(error) = self.apply().await {
+            self.config = before;
+            return Err(error);
+        }
+        Ok(steps)
+    }
+
+    /// Makes the data plane what the configuration says.
+    async fn apply(&mut self) -> anyhow::Result<()> {
+        let steps = plan(&desired::desired(&self.config)?, &self.dataplane.actual());
+        self.network.keep_resolved(addresses(&self.config));
+        let Self { network, dataplane, .. } = self;
+        dataplane.apply(steps, &|mode, address| resolve(network, mode, address)).await?;
+        self.follow_network().await
+    }
+
+    /// Makes next hops and routes what the network says.
+    async fn follow_network(&mut self) -> anyhow::Result<()> {
+        let Self { network, dataplane, .. } = self;
+        let routes = network.client_routes();
+        dataplane.update_next_hops(&|mode, address| resolve(network, mode, address), routes).await?;
+        self.report_next_hops();
+        Ok(())
+    }
+
+    /// Logs what became reachable and what no longer is.
+    fn report_next_hops(&mut self) {
+        let mut unresolved = BTreeSet::new();
+        for (address, reach) in addresses(&self.config) {
+            match self.network.next_hop(address, reach) {
+                Ok(hop) => {
+                    if self.unresolved.contains(&address) {
+                        info!("backend {address} is reachable again: {}", status::describe(&hop));
+                    }
+                }
+                Err(reason) => {
+                    if !self.unresolved.contains(&address) {
+                        warn!("backend {address} is not reachable, its packets are dropped: {reason}");
+                    }
+                    unresolved.insert(address);
+                }
+            }
+        }
+        self.unresolved = unresolved;
+    }
+
+    fn attach(&mut self) -> anyhow::Result<()> {
+        for name in &self.config.interfaces {
+            let interface = self.network.interface(name).ok_or_else(|| no_interface(name))?;
+            let attachment = self.dataplane.attach(name, interface.index, self.options.xdp_mode)?;
+            info!("attached to {name} in {} mode: {}", attachment.mode, attachment.reason);
+        }
+        Ok(())
+    }
+}
+
+/// The signals that the agent listens to.
+struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("listen to signals");
+        Ok(Self {
+            hangup: listen(SignalKind::hangup())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> Event {
+        tokio::select! {
+            _ = self.hangup.recv() => Event::Reload,
+            _ = self.interrupt.recv() => Event::Terminate { signal: "SIGINT" },
+            _ = self.terminate.recv() => Event::Terminate { signal: "SIGTERM" },
+        }
+    }
+
+    /// The first signal that ends the agent. Until it serves there is nothing to reload.
+    async fn termination(&mut self) -> &'static str {
+        loop {
+            if let Event::Terminate { signal } = self.next().await {
+                return signal;
+            }
+        }
+    }
+}
+
+fn check_privileges() -> anyhow::Result<()> {
+    for capability in [Capability::CAP_BPF, Capability::CAP_NET_ADMIN] {
+        if !caps::has_cap(None, CapSet::Effective, capability).context("read this process's capabilities")? {
+            bail!(
+                "loading an XDP program needs {capability}, which this process lacks\nhelp: run clb as root: `sudo clb run …`"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn check_interface(network: &Network, name: &str) -> anyhow::Result<()> {
+    let interface = network.interface(name).ok_or_else(|| no_interface(name))?;
+    if let Some(xdp) = &interface.xdp {
+        let owner = crate::dataplane::program_name(xdp.id).unwrap_or_else(|| "unnamed".to_owned());
+        bail!(
+            "{name} already has an XDP program: {owner}, id {}; clb never replaces one\n\
+             help: stop what attached it (`ip link show {name}` shows it), or name another interface in `interfaces`",
+            xdp.id
+        );
+    }
+    if interface.state != LinkState::Up {
+        warn!("{name} {}: no packet comes in until it is up", interface.state);
+    }
+    Ok(())
+}
+
+fn no_interface(name: &str) -> anyhow::Error {
+    anyhow!(
+        "there is no interface {name}\n\
+         help: `ip link` lists those of this host; name one of them in `load_balancer.interfaces`"
+    )
+}
+
+/// Gives the neighbours time to answer, and says which did not.
+async fn wait_for_next_hops(network: &mut Network, config: &Config, unresolved: Unresolved) -> anyhow::Result<()> {
+    let deadline = Instant::now() + NEXT_HOP_PATIENCE;
+    let mut said = false;
+    loop {
+        let missing: Vec<(IpAddr, UnresolvedReason)> = addresses(config)
+            .into_iter()
+            .filter_map(|(address, reach)| Some((address, network.next_hop(address, reach).err()?)))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let may_answer = missing.iter().all(|(_, reason)| matches!(reason, UnresolvedReason::NoMac { .. }));
+        if may_answer && !said {
+            info!("waiting up to {NEXT_HOP_PATIENCE:?} for {} neighbours to answer", missing.len());
+            said = true;
+        }
+        let changed = if may_answer { timeout_at(deadline, network.changed()).await.ok() } else { None };
+        match (changed, unresolved) {
+            (Some(changed), _) => changed.context(FOLLOW)?,
+            (None, Unresolved::Allow) => return Ok(()),
+            (None, Unresolved::Refuse) => return Err(unreachable_backends(&missing)),
+        }
+    }
+}
+
+fn unreachable_backends(missing: &[(IpAddr, UnresolvedReason)]) -> anyhow::Error {
+    let mut message = "the next hop of a backend is not known".to_owned();
+    for (address, reason) in missing {
+        message.push_str(&format!("\n  {address}: {reason}"));
+    }
+    if let Some((_, reason)) = missing.first() {
+        message.push_str(&format!("\nhelp: {}", reason.help()));
+    }
+    message.push_str("\nhelp: to start all the same, and drop and count its packets until it is: `--allow-unresolved`");
+    anyhow!(message)
+}
+
+/// Parts of the configuration that the loaded program has for good.
+fn refuse_what_needs_a_restart(before: &Config, after: &Config) -> anyhow::Result<()> {
+    let changed = if before.interfaces != after.interfaces {
+        "interfaces"
+    } else if before.hash_seed != after.hash_seed {
+        "id or hash_seed"
+    } else {
+        return Ok(());
+    };
+    bail!("load_balancer.{changed} changed, which a reload cannot do\nhelp: start clb again with the new file")
+}
+
+/// No silence about what the file asks for and does not get.
+fn say_what_is_not_done_yet(config: &Config) {
+    let checked = config.listeners.iter().filter(|listener| listener.health_check.is_some()).count();
+    if checked > 0 {
+        warn!("{checked} listeners have a health_check: this version makes none, every backend counts as healthy");
+    }
+}
+
+/// The addresses to reach, and how.
+fn addresses(config: &Config) -> BTreeSet<(IpAddr, Reach)> {
+    let of = |listener: &config::Listener| reach_of(listener.forwarding);
+    config
+        .listeners
+        .iter()
+        .flat_map(|listener| listener.backends.iter().map(move |backend| (backend.address, of(listener))))
+        .collect()
+}
+
+/// A packet whose addresses stay as they are reaches its backend only on the link.
+fn reach_of(forwarding: Forwarding) -> Reach {
+    match forwarding {
+        Forwarding::Dsr => Reach::OnLink,
+        Forwarding::Nat | Forwarding::Ipip | Forwarding::Gue | Forwarding::FullNat => Reach::Routed,
+    }
+}
+
+fn resolve(network: &Network, mode: ForwardingMode, address: IpAddr) -> NextHop {
+    let reach = match mode {
+        ForwardingMode::Dsr => Reach::OnLink,
+        ForwardingMode::Nat => Reach::Routed,
+    };
+    network.next_hop(address, reach).map_or(NextHop::UNRESOLVED, |hop| hop.next_hop)
+}
+
+fn listeners(config: &Config) -> String {
+    match config.listeners.len() {
+        1 => "1 listener".to_owned(),
+        number => format!("{number} listeners"),
+    }
+}
+
+/// The kernel asks a silent neighbour three times, a second apart.
+const NEXT_HOP_PATIENCE: Duration = Duration::from_secs(4);
+/// Requests that may wait for the loop.
+const REQUESTS: usize = 64;
+const FOLLOW: &str = "follow the host's network";

@@ -1,0 +1,77 @@
+//! Configuration, counters and next hops as one answer.
+
+use super::{Control, desired};
+use crate::{
+    api::{BackendStatus, InterfaceStatus, ListenerStatus, NextHopState, NextHopStatus, Status},
+    config::{Backend, BackendKind, Listener},
+    dataplane::Counters,
+    network::Hop,
+    slots::BackendId,
+};
+
+impl Control {
+    /// What is balanced, and the counters at this moment.
+    pub(super) fn status(&self) -> anyhow::Result<Status> {
+        let counters = self.dataplane.counters()?;
+        let interfaces = self.dataplane.attachments().iter().map(|attachment| InterfaceStatus {
+            name: attachment.interface.clone(),
+            mode: attachment.mode.to_string(),
+            reason: attachment.reason.clone(),
+        });
+        Ok(Status {
+            load_balancer: self.config.id.clone(),
+            interfaces: interfaces.collect(),
+            passed: counters.passed,
+            drops: counters.dropped.iter().map(|(reason, packets)| (reason.name().to_owned(), *packets)).collect(),
+            listeners: self.config.listeners.iter().map(|listener| self.listener_status(listener, &counters)).collect(),
+        })
+    }
+
+    fn listener_status(&self, listener: &Listener, counters: &Counters) -> ListenerStatus {
+        let counted = counters.listeners.get(&desired::id(listener)).cloned().unwrap_or_default();
+        let backends = listener.backends.iter().map(|backend| {
+            let Backend { address, port, weight, kind, cvm, .. } = backend;
+            let (traffic, slots) =
+                counted.backends.get(&BackendId { address: *address, port: *port }).copied().unwrap_or_default();
+            BackendStatus {
+                address: *address,
+                port: *port,
+                kind: match kind {
+                    BackendKind::Cvm => "cvm".to_owned(),
+                    BackendKind::Eni => "eni".to_owned(),
+                },
+                cvm: cvm.clone(),
+                weight: *weight,
+                share: f64::from(slots) / f64::from(counted.slots.max(1)),
+                packets: traffic.forwarded.packets,
+                bytes: traffic.forwarded.bytes,
+                reply_packets: traffic.replies.packets,
+                reply_bytes: traffic.replies.bytes,
+                next_hop: self.next_hop_status(listener, backend),
+            }
+        });
+        ListenerStatus {
+            name: listener.name.clone(),
+            vip: listener.vip,
+            protocol: listener.protocol.name().to_owned(),
+            port: listener.port,
+            mode: listener.forwarding.name().to_owned(),
+            packets: counted.arrived.packets,
+            bytes: counted.arrived.bytes,
+            backends: backends.collect(),
+        }
+    }
+
+    fn next_hop_status(&self, listener: &Listener, backend: &Backend) -> NextHopStatus {
+        match self.network.next_hop(backend.address, super::reach_of(listener.forwarding)) {
+            Ok(hop) => NextHopStatus { state: NextHopState::Resolved, detail: describe(&hop) },
+            Err(unresolved) => NextHopStatus { state: NextHopState::Unresolved, detail: unresolved.to_string() },
+        }
+    }
+}
+
+/// A next hop, for a person.
+pub(super) fn describe(Hop { via, interface, next_hop }: &Hop) -> String {
+    let [a, b, c, d, e, f] = next_hop.destination();
+    format!("{via} at {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} on {interface}")
+}

@@ -1,0 +1,139 @@
+//! Attaching the program to interfaces: in the driver where it can, in the network stack where it must.
+//!
+//! A foreign XDP program is never replaced. The kernel refuses to attach through a link where a program is; that refusal is
+//! the last word, whatever was seen before.
+
+use std::fmt;
+
+use anyhow::{Context as _, anyhow};
+use aya::programs::{ProgramError, XdpMode, loaded_programs, xdp::XdpLinkId};
+
+use super::program::Program;
+
+/// How the program is to be attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum AttachMode {
+    /// Native if the driver can, else generic.
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the network stack: works on every interface, and is slower.
+    Generic,
+}
+
+/// How the program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver.
+    Native,
+    /// In the network stack.
+    Generic,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        })
+    }
+}
+
+/// One interface that the program is attached to.
+#[derive(Clone, Debug)]
+pub struct Attachment {
+    /// The interface's name.
+    pub interface: String,
+    /// How it is attached.
+    pub mode: Mode,
+    /// Why it is attached like that.
+    pub reason: String,
+}
+
+/// All of them, with the links that hold the program in its place.
+#[derive(Default)]
+pub struct Attachments {
+    attachments: Vec<Attachment>,
+    _links: Vec<XdpLinkId>,
+}
+
+impl Program {
+    /// Attaches the program to an interface that has none.
+    pub fn attach(&mut self, interface: &str, index: u32, mode: AttachMode) -> anyhow::Result<&Attachment> {
+        let (link, mode, reason) = match mode {
+            AttachMode::Native => (self.link(interface, index, Mode::Native)?, Mode::Native, "as asked".to_owned()),
+            AttachMode::Generic => (self.link(interface, index, Mode::Generic)?, Mode::Generic, "as asked".to_owned()),
+            AttachMode::Auto => match self.link(interface, index, Mode::Native) {
+                Ok(link) => (link, Mode::Native, "the driver supports it".to_owned()),
+                Err(AttachError::Occupied(error)) => return Err(error),
+                Err(AttachError::Refused(error)) => {
+                    let link = self.link(interface, index, Mode::Generic)?;
+                    (link, Mode::Generic, format!("the driver refused native mode: {}", error.root_cause()))
+                }
+            },
+        };
+        self.attachments._links.push(link);
+        self.attachments.attachments.push(Attachment { interface: interface.to_owned(), mode, reason });
+        self.attachments.attachments.last().context("just pushed")
+    }
+
+    /// Where the program is attached.
+    pub fn attachments(&self) -> &[Attachment] {
+        &self.attachments.attachments
+    }
+
+    fn link(&mut self, interface: &str, index: u32, mode: Mode) -> Result<XdpLinkId, AttachError> {
+        let flags = match mode {
+            Mode::Native => XdpMode::Driver,
+            Mode::Generic => XdpMode::Skb,
+        };
+        let xdp = self.xdp().map_err(AttachError::Refused)?;
+        xdp.attach_to_if_index(index, flags).map_err(|error| {
+            let what = format!("attach clb to {interface} in {mode} mode");
+            if is_occupied(&error) {
+                return AttachError::Occupied(anyhow!(error).context(format!(
+                    "{what}: the interface has another XDP program, which clb never replaces\n\
+                     help: see it with `ip link show {interface}`; stop the service that attached it"
+                )));
+            }
+            AttachError::Refused(anyhow!(error).context(format!(
+                "{what}\n\
+                 help: `--xdp-mode generic` works on every interface"
+            )))
+        })
+    }
+}
+
+/// Why the program could not be attached.
+enum AttachError {
+    /// Another program is there.
+    Occupied(anyhow::Error),
+    /// The driver or the kernel does not want it.
+    Refused(anyhow::Error),
+}
+
+impl From<AttachError> for anyhow::Error {
+    fn from(error: AttachError) -> Self {
+        match error {
+            AttachError::Occupied(error) | AttachError::Refused(error) => error,
+        }
+    }
+}
+
+/// The kernel's refusals for an interface that has a program: net/core/dev.c, `dev_xdp_attach`.
+fn is_occupied(error: &ProgramError) -> bool {
+    let ProgramError::SyscallError(error) = error else { return false };
+    matches!(error.io_error.raw_os_error(), Some(libc_errno::EBUSY | libc_errno::EEXIST))
+}
+
+/// The numbers of two errors.
+mod libc_errno {
+    pub const EBUSY: i32 = nix::errno::Errno::EBUSY as i32;
+    pub const EEXIST: i32 = nix::errno::Errno::EEXIST as i32;
+}
+
+/// The name of a loaded program, to tell a person whose it is.
+pub fn program_name(id: u32) -> Option<String> {
+    let program = loaded_programs().flatten().find(|program| program.id() == id)?;
+    program.name_as_str().filter(|name| !name.is_empty()).map(str::to_owned)
+}

@@ -1,0 +1,79 @@
+//! The program's maps by name and type.
+
+use anyhow::{Context as _, anyhow};
+use aya::{
+    Ebpf, Pod,
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues, lpm_trie::Key},
+    util::nr_cpus,
+};
+use clb_common::{Address, Backend, BackendTraffic, Endpoint, Listener, NextHop, Reply, SlotBlock, Traffic};
+
+use crate::network::Prefix;
+
+/// All maps that the agent reads or writes. `clb-ebpf/src/maps.rs` says what each is for.
+pub struct Maps {
+    pub listener_indexes: HashMap<MapData, Endpoint, u32>,
+    pub listeners: Array<MapData, Listener>,
+    pub slots: Array<MapData, SlotBlock>,
+    pub backends: Array<MapData, Backend>,
+    pub replies: HashMap<MapData, Endpoint, Reply>,
+    routes: LpmTrie<MapData, Address, NextHop>,
+    pub listener_traffic: PerCpuArray<MapData, Traffic>,
+    pub backend_traffic: PerCpuArray<MapData, BackendTraffic>,
+    pub verdicts: PerCpuArray<MapData, u64>,
+}
+
+impl Maps {
+    /// Takes the maps out of a loaded object.
+    pub fn take(ebpf: &mut Ebpf) -> anyhow::Result<Self> {
+        Ok(Self {
+            listener_indexes: take(ebpf, "LISTENER_INDEXES")?,
+            listeners: take(ebpf, "LISTENERS")?,
+            slots: take(ebpf, "SLOTS")?,
+            backends: take(ebpf, "BACKENDS")?,
+            replies: take(ebpf, "REPLIES")?,
+            routes: take(ebpf, "ROUTES")?,
+            listener_traffic: take(ebpf, "LISTENER_TRAFFIC")?,
+            backend_traffic: take(ebpf, "BACKEND_TRAFFIC")?,
+            verdicts: take(ebpf, "VERDICTS")?,
+        })
+    }
+
+    /// Sets the way to the clients of a prefix.
+    pub fn set_route(&mut self, prefix: Prefix, next_hop: NextHop) -> anyhow::Result<()> {
+        self.routes.insert(&route_key(prefix), next_hop, 0).context("write a route")
+    }
+
+    /// Removes the way to the clients of a prefix.
+    pub fn remove_route(&mut self, prefix: Prefix) -> anyhow::Result<()> {
+        self.routes.remove(&route_key(prefix)).context("remove a route")
+    }
+
+    /// Sets a listener's counters to zero, before its index is used again.
+    pub fn clear_listener_traffic(&mut self, index: u32) -> anyhow::Result<()> {
+        clear(&mut self.listener_traffic, index)
+    }
+
+    /// Sets a backend's counters to zero, before its index is used again.
+    pub fn clear_backend_traffic(&mut self, index: u32) -> anyhow::Result<()> {
+        clear(&mut self.backend_traffic, index)
+    }
+}
+
+/// Takes one map out of a loaded object.
+pub fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<M> {
+    let map = ebpf.take_map(name).ok_or_else(|| anyhow!("the program has no map {name}"))?;
+    M::try_from(map).with_context(|| format!("map {name} is of another type"))
+}
+
+fn clear<T: Pod + Default>(map: &mut PerCpuArray<MapData, T>, index: u32) -> anyhow::Result<()> {
+    let cpus = nr_cpus().map_err(|(file, error)| anyhow!("read {file}: {error}"))?;
+    let zeros = PerCpuValues::try_from(vec![T::default(); cpus]).context("a value for each CPU")?;
+    map.set(index, zeros, 0).context("clear a counter")
+}
+
+/// IPv4 prefixes lie below `::ffff:0:0/96`, as IPv4 addresses do.
+fn route_key(prefix: Prefix) -> Key<Address> {
+    let mapped_bits = if prefix.address().is_ipv4() { 96 } else { 0 };
+    Key::new(u32::from(prefix.length()) + mapped_bits, prefix.address().into())
+}

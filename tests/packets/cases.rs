@@ -1,0 +1,382 @@
+//! One row a packet. Each row says in a sentence what is right.
+
+use clb_common::{
+    DropReason,
+    ForwardingMode::{Dsr, Nat},
+    NextHop,
+    Protocol::{Tcp, Udp},
+};
+
+use crate::{
+    build::{
+        CLB_MAC, CLIENT_MAC, Segment, arp_request, as_ipv4_fragment, as_ipv6_fragment, ping, with_ipv4_options,
+        without_udp_checksum,
+    },
+    harness::{Action, Harness, LOOPBACK, Result, listener},
+};
+
+struct Case {
+    name: &'static str,
+    packet: Vec<u8>,
+    expected: Expected,
+}
+
+enum Expected {
+    /// Untouched, to the host.
+    Pass,
+    /// Out of the interface it came in by, as these bytes.
+    Transmit(Vec<u8>),
+    /// Out of another interface, as these bytes.
+    Redirect(Vec<u8>),
+    Drop(DropReason),
+}
+use Expected::{Drop, Pass, Redirect, Transmit};
+
+#[test]
+fn every_packet_becomes_what_its_row_says() {
+    let mut harness = harness();
+    for Case { name, packet, expected } in cases() {
+        let before = harness.counters();
+        let result = harness.run(&packet);
+        let after = harness.counters();
+        let counted = after.passed + after.dropped() + after.sent() - before.passed - before.dropped() - before.sent();
+        assert_eq!(counted, 1, "{name}: counted once");
+        match expected {
+            Pass => {
+                assert_eq!(result, Result { action: Action::Pass, bytes: packet }, "{name}");
+                assert_eq!(after.passed, before.passed + 1, "{name}");
+            }
+            Transmit(bytes) => {
+                assert_eq!(result, Result { action: Action::Transmit, bytes }, "{name}");
+                assert_eq!(after.sent(), before.sent() + 1, "{name}");
+            }
+            Redirect(bytes) => {
+                assert_eq!(result, Result { action: Action::Redirect, bytes }, "{name}");
+                assert_eq!(after.sent(), before.sent() + 1, "{name}");
+            }
+            Drop(reason) => {
+                assert_eq!(result.action, Action::Drop, "{name}");
+                let of = |counters: &clb_userspace::dataplane::Counters| counters.dropped[reason as usize];
+                assert_eq!(of(&after), (reason, of(&before).1 + 1), "{name}");
+            }
+        }
+    }
+}
+
+/// Every reason but the one that no packet can cause has a row.
+#[test]
+fn every_drop_reason_is_reached() {
+    let reached: Vec<DropReason> =
+        cases().iter().filter_map(|case| if let Drop(reason) = case.expected { Some(reason) } else { None }).collect();
+    for reason in DropReason::ALL {
+        if *reason != DropReason::InconsistentMaps {
+            assert!(reached.contains(reason), "no case is dropped as {}", reason.name());
+        }
+    }
+}
+
+fn cases() -> Vec<Case> {
+    [dsr(), nat(), replies(), passed(), dropped()].into_iter().flatten().collect()
+}
+
+fn dsr() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (name, protocol, client, vip) in [
+        ("dsr, TCP over IPv4: only the MAC addresses change", Tcp, CLIENT, "203.0.113.10:80"),
+        ("dsr, UDP over IPv4: only the MAC addresses change", Udp, CLIENT, "203.0.113.10:53"),
+        ("dsr, TCP over IPv6: only the MAC addresses change", Tcp, CLIENT_V6, "[2001:db8::10]:80"),
+        ("dsr, UDP over IPv6: only the MAC addresses change", Udp, CLIENT_V6, "[2001:db8::10]:53"),
+    ] {
+        let packet = Segment::new(protocol, client, vip);
+        let expected = Transmit(packet.clone().on_link(BACKEND_MAC, CLB_MAC).bytes());
+        cases.push(Case { name, packet: packet.bytes(), expected });
+    }
+    let last_hop = Segment::new(Tcp, CLIENT, "203.0.113.10:80").hop_limit(1);
+    cases.push(Case {
+        name: "dsr does not route: a TTL of 1 is enough for a backend on the link",
+        packet: last_hop.bytes(),
+        expected: Transmit(last_hop.on_link(BACKEND_MAC, CLB_MAC).bytes()),
+    });
+    let options = Segment::new(Tcp, CLIENT, "203.0.113.10:80");
+    cases.push(Case {
+        name: "dsr: IPv4 options are kept",
+        packet: with_ipv4_options(&options),
+        expected: Transmit(with_ipv4_options(&options.on_link(BACKEND_MAC, CLB_MAC))),
+    });
+    let elsewhere = Segment::new(Tcp, CLIENT, "203.0.113.10:81");
+    cases.push(Case {
+        name: "a backend behind another interface is reached through it",
+        packet: elsewhere.bytes(),
+        expected: Redirect(elsewhere.on_link(OTHER_BACKEND_MAC, OTHER_CLB_MAC).bytes()),
+    });
+    cases
+}
+
+fn nat() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (name, protocol, client, vip, backend) in [
+        ("nat, TCP over IPv4: address, port, TTL and checksums", Tcp, CLIENT, "203.0.113.10:8080", "10.0.1.11:8081"),
+        ("nat, UDP over IPv4: address, port, TTL and checksums", Udp, CLIENT, "203.0.113.10:5353", "10.0.1.11:5354"),
+        (
+            "nat, TCP over IPv6: address, port, hop limit, checksum",
+            Tcp,
+            CLIENT_V6,
+            "[2001:db8::10]:8080",
+            "[fd00::11]:8081",
+        ),
+        (
+            "nat, UDP over IPv6: address, port, hop limit, checksum",
+            Udp,
+            CLIENT_V6,
+            "[2001:db8::10]:5353",
+            "[fd00::11]:5354",
+        ),
+    ] {
+        let packet = Segment::new(protocol, client, vip);
+        let expected = packet.clone().to(backend).hop_limit(63).on_link(BACKEND_MAC, CLB_MAC).bytes();
+        cases.push(Case { name, packet: packet.bytes(), expected: Transmit(expected) });
+    }
+    let packet = Segment::new(Tcp, CLIENT, "203.0.113.10:8080");
+    let forwarded = packet.clone().to("10.0.1.11:8081").hop_limit(63).on_link(BACKEND_MAC, CLB_MAC);
+    cases.push(Case {
+        name: "nat finds the TCP header behind IPv4 options",
+        packet: with_ipv4_options(&packet),
+        expected: Transmit(with_ipv4_options(&forwarded)),
+    });
+    let packet = Segment::new(Udp, CLIENT, "203.0.113.10:5353");
+    let forwarded = packet.clone().to("10.0.1.11:5354").hop_limit(63).on_link(BACKEND_MAC, CLB_MAC);
+    cases.push(Case {
+        name: "nat leaves a UDP packet without a checksum without one",
+        packet: without_udp_checksum(&packet),
+        expected: Transmit(without_udp_checksum(&forwarded)),
+    });
+    cases.push(Case {
+        name: "nat of an empty datagram",
+        packet: packet.clone().payload(b"").bytes(),
+        expected: Transmit(forwarded.clone().payload(b"").bytes()),
+    });
+    // The payload is chosen so that the sum of the forwarded packet is all ones, and its complement 0.
+    let zero = forwarded.clone().payload(&zero_checksum_payload(&forwarded));
+    cases.push(Case {
+        name: "nat sends a computed UDP checksum of 0 as all ones",
+        packet: packet.payload(&zero.payload).bytes(),
+        expected: Transmit(zero.bytes()),
+    });
+    cases
+}
+
+/// Two bytes that make the UDP checksum of this packet come out as 0.
+fn zero_checksum_payload(segment: &Segment) -> Vec<u8> {
+    let with_zeros = segment.clone().payload(&[0, 0]).bytes();
+    // Adding the checksum of the packet with zeros to the sum makes it all ones.
+    let payload = with_zeros[40..42].to_vec();
+    let bytes = segment.clone().payload(&payload).bytes();
+    assert_eq!(bytes[40..42], [0xff, 0xff], "the expected packet is one with a computed checksum of 0");
+    payload
+}
+
+fn replies() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (name, protocol, backend, client, vip) in [
+        ("a reply leaves from the VIP, TCP over IPv4", Tcp, "10.0.1.11:8081", CLIENT, "203.0.113.10:8080"),
+        ("a reply leaves from the VIP, UDP over IPv4", Udp, "10.0.1.11:5354", CLIENT, "203.0.113.10:5353"),
+        ("a reply leaves from the VIP, TCP over IPv6", Tcp, "[fd00::11]:8081", CLIENT_V6, "[2001:db8::10]:8080"),
+        ("a reply leaves from the VIP, UDP over IPv6", Udp, "[fd00::11]:5354", CLIENT_V6, "[2001:db8::10]:5353"),
+    ] {
+        let packet = Segment::new(protocol, backend, client).on_link(CLB_MAC, BACKEND_MAC);
+        let expected = packet.clone().from(vip).hop_limit(63).on_link(CLIENT_MAC, CLB_MAC).bytes();
+        cases.push(Case { name, packet: packet.bytes(), expected: Transmit(expected) });
+    }
+    let far = Segment::new(Tcp, "10.0.1.11:8081", "192.0.2.99:1024").on_link(CLB_MAC, BACKEND_MAC);
+    let expected = far.clone().from("203.0.113.10:8080").hop_limit(63).on_link(GATEWAY_MAC, OTHER_CLB_MAC);
+    cases.push(Case {
+        name: "a reply to a client behind a router goes to the router, by the longest prefix",
+        packet: far.bytes(),
+        expected: Redirect(expected.bytes()),
+    });
+    cases
+}
+
+fn passed() -> Vec<Case> {
+    let web = Segment::new(Tcp, CLIENT, "203.0.113.10:80");
+    let mut broadcast = web.bytes();
+    broadcast[..6].fill(0xff);
+    let mut old_version = web.bytes();
+    old_version[14] = 0x55;
+    let mut short_header = web.bytes();
+    short_header[14] = 0x44;
+    let mut tagged = web.bytes();
+    tagged.splice(12..12, [0x81, 0x00, 0x00, 0x07]);
+    let mut sctp = web.bytes();
+    sctp[23] = 132;
+    vec![
+        Case { name: "ARP passes", packet: arp_request(), expected: Pass },
+        Case {
+            name: "an echo request to a VIP passes",
+            packet: ping([198, 51, 100, 10], [203, 0, 113, 10]),
+            expected: Pass,
+        },
+        Case {
+            name: "another port of a VIP passes",
+            packet: web.clone().to("203.0.113.10:22").bytes(),
+            expected: Pass,
+        },
+        Case { name: "another address passes", packet: web.clone().to("203.0.113.11:80").bytes(), expected: Pass },
+        Case {
+            name: "another protocol of a VIP and port passes",
+            packet: Segment::new(Udp, CLIENT, "203.0.113.10:80").bytes(),
+            expected: Pass,
+        },
+        Case {
+            name: "an IPv6 address that ends like a VIP's mapped one passes",
+            packet: Segment::new(Tcp, CLIENT_V6, "[::203.0.113.10]:80").bytes(),
+            expected: Pass,
+        },
+        Case { name: "a frame for a group of hosts passes", packet: broadcast, expected: Pass },
+        Case { name: "an IPv4 header of another version passes", packet: old_version, expected: Pass },
+        Case { name: "an IPv4 header shorter than five words passes", packet: short_header, expected: Pass },
+        Case { name: "a tagged frame passes: tags are not parsed yet", packet: tagged, expected: Pass },
+        Case { name: "another transport protocol passes", packet: sctp, expected: Pass },
+        Case {
+            name: "a fragment without ports passes: nobody can say whose it is",
+            packet: as_ipv4_fragment(&web, 3, true),
+            expected: Pass,
+        },
+        Case {
+            name: "an IPv6 fragment passes: extension headers are not parsed yet",
+            packet: as_ipv6_fragment(&Segment::new(Tcp, CLIENT_V6, "[2001:db8::10]:80")),
+            expected: Pass,
+        },
+        Case {
+            name: "a frame that ends inside its IP header passes",
+            packet: web.bytes()[..30].to_vec(),
+            expected: Pass,
+        },
+        Case { name: "a frame that ends before its ports passes", packet: web.bytes()[..36].to_vec(), expected: Pass },
+        Case {
+            name: "what a backend sends from another port is no reply",
+            packet: Segment::new(Tcp, "10.0.1.11:22", CLIENT).bytes(),
+            expected: Pass,
+        },
+    ]
+}
+
+fn dropped() -> Vec<Case> {
+    let web = Segment::new(Tcp, CLIENT, "203.0.113.10:80");
+    let nat = Segment::new(Tcp, CLIENT, "203.0.113.10:8080");
+    let nat_v6 = Segment::new(Tcp, CLIENT_V6, "[2001:db8::10]:8080");
+    let reply = Segment::new(Tcp, "10.0.1.11:8081", CLIENT);
+    vec![
+        Case {
+            name: "a listener without backends",
+            packet: web.clone().to("203.0.113.10:90").bytes(),
+            expected: Drop(DropReason::NoBackend),
+        },
+        Case {
+            name: "a listener whose weights are all 0",
+            packet: web.clone().to("203.0.113.10:91").bytes(),
+            expected: Drop(DropReason::NoBackend),
+        },
+        Case {
+            name: "a backend whose MAC address is not known",
+            packet: web.clone().to("203.0.113.10:92").bytes(),
+            expected: Drop(DropReason::NextHopUnresolved),
+        },
+        Case {
+            name: "a reply to a client without a route",
+            packet: reply.clone().to("100.64.0.1:1024").bytes(),
+            expected: Drop(DropReason::ClientUnresolved),
+        },
+        Case {
+            name: "a reply to a client on the link that has not been resolved",
+            packet: reply.clone().to("198.51.100.77:1024").bytes(),
+            expected: Drop(DropReason::ClientUnresolved),
+        },
+        Case {
+            name: "a packet of one byte more than the MTU of the next hop",
+            packet: web.clone().payload(&[0; 1_500 - 20 - 20 + 1]).bytes(),
+            expected: Drop(DropReason::PacketTooBig),
+        },
+        Case {
+            name: "a packet of exactly the MTU is sent",
+            packet: web.clone().payload(&[0; 1_500 - 20 - 20]).bytes(),
+            expected: Transmit(web.clone().payload(&[0; 1_500 - 20 - 20]).on_link(BACKEND_MAC, CLB_MAC).bytes()),
+        },
+        Case {
+            name: "nat routes: a TTL of 1 is used up",
+            packet: nat.clone().hop_limit(1).bytes(),
+            expected: Drop(DropReason::HopLimitExceeded),
+        },
+        Case {
+            name: "nat routes: a hop limit of 1 is used up",
+            packet: nat_v6.hop_limit(1).bytes(),
+            expected: Drop(DropReason::HopLimitExceeded),
+        },
+        Case {
+            name: "a reply with a TTL of 1",
+            packet: reply.clone().hop_limit(1).bytes(),
+            expected: Drop(DropReason::HopLimitExceeded),
+        },
+        Case {
+            name: "the first fragment of a datagram for a listener: the rest could not follow it",
+            packet: as_ipv4_fragment(&web, 0, true),
+            expected: Drop(DropReason::Fragment),
+        },
+        Case {
+            name: "the first fragment of a reply",
+            packet: as_ipv4_fragment(&reply, 0, true),
+            expected: Drop(DropReason::Fragment),
+        },
+        Case {
+            name: "nat of a packet that ends inside its TCP header",
+            packet: nat.bytes()[..14 + 20 + 12].to_vec(),
+            expected: Drop(DropReason::MalformedHeader),
+        },
+        Case {
+            name: "nat of a packet that ends inside its UDP header",
+            packet: Segment::new(Udp, CLIENT, "203.0.113.10:5353").bytes()[..14 + 20 + 6].to_vec(),
+            expected: Drop(DropReason::MalformedHeader),
+        },
+    ]
+}
+
+fn harness() -> Harness {
+    let on_loopback = NextHop::new(BACKEND_MAC, CLB_MAC, LOOPBACK, 1_500);
+    let elsewhere = NextHop::new(OTHER_BACKEND_MAC, OTHER_CLB_MAC, OTHER_INTERFACE, 1_500);
+    let to_client = NextHop::new(CLIENT_MAC, CLB_MAC, LOOPBACK, 1_500);
+    let to_gateway = NextHop::new(GATEWAY_MAC, OTHER_CLB_MAC, OTHER_INTERFACE, 1_500);
+    let listeners = [
+        listener(Tcp, "203.0.113.10:80", Dsr, &[("10.0.1.11:80", 1)]),
+        listener(Udp, "203.0.113.10:53", Dsr, &[("10.0.1.11:53", 1)]),
+        listener(Tcp, "[2001:db8::10]:80", Dsr, &[("[fd00::11]:80", 1)]),
+        listener(Udp, "[2001:db8::10]:53", Dsr, &[("[fd00::11]:53", 1)]),
+        listener(Tcp, "203.0.113.10:8080", Nat, &[("10.0.1.11:8081", 1)]),
+        listener(Udp, "203.0.113.10:5353", Nat, &[("10.0.1.11:5354", 1)]),
+        listener(Tcp, "[2001:db8::10]:8080", Nat, &[("[fd00::11]:8081", 1)]),
+        listener(Udp, "[2001:db8::10]:5353", Nat, &[("[fd00::11]:5354", 1)]),
+        listener(Tcp, "203.0.113.10:81", Dsr, &[("10.0.2.21:81", 1)]),
+        listener(Tcp, "203.0.113.10:90", Dsr, &[]),
+        listener(Tcp, "203.0.113.10:91", Dsr, &[("10.0.1.11:91", 0)]),
+        listener(Tcp, "203.0.113.10:92", Dsr, &[("10.0.9.99:92", 1)]),
+    ];
+    Harness::new(
+        &listeners.into(),
+        &[("10.0.1.11", on_loopback), ("fd00::11", on_loopback), ("10.0.2.21", elsewhere)],
+        &[
+            ("198.51.100.0", 24, NextHop::UNRESOLVED),
+            ("198.51.100.10", 32, to_client),
+            ("2001:db8:ffff::", 64, to_client),
+            ("192.0.2.0", 24, to_gateway),
+            ("192.0.0.0", 8, to_client),
+        ],
+    )
+}
+
+const CLIENT: &str = "198.51.100.10:40000";
+const CLIENT_V6: &str = "[2001:db8:ffff::10]:40000";
+const BACKEND_MAC: [u8; 6] = [2, 0, 0, 0, 1, 0x11];
+const OTHER_BACKEND_MAC: [u8; 6] = [2, 0, 0, 0, 2, 0x21];
+const OTHER_CLB_MAC: [u8; 6] = [2, 0, 0, 0, 2, 0x02];
+const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 2, 0x01];
+/// No interface of this number is needed: the program only names it.
+const OTHER_INTERFACE: u32 = 77;

@@ -1,0 +1,114 @@
+//! The real program with the real maps, as the agent loads them, run on packets through BPF_PROG_TEST_RUN.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use aya::programs::{TestRun as _, TestRunOptions};
+use clb_common::{ForwardingMode, NextHop, Protocol};
+use clb_userspace::{
+    control::{DesiredListener, plan},
+    dataplane::{Counters, Dataplane, DropLog, ListenerId, Settings},
+    network::Prefix,
+    slots::BackendId,
+};
+
+/// What the program did with a packet.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Result {
+    pub action: Action,
+    pub bytes: Vec<u8>,
+}
+
+/// The XDP codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Aborted,
+    Drop,
+    Pass,
+    Transmit,
+    Redirect,
+}
+
+pub type Listeners = BTreeMap<ListenerId, DesiredListener>;
+
+/// A loaded program that is attached to nothing.
+pub struct Harness {
+    runtime: tokio::runtime::Runtime,
+    dataplane: Dataplane,
+    next_hops: BTreeMap<IpAddr, NextHop>,
+}
+
+impl Harness {
+    /// Loads the program for these listeners. A backend without an entry in `next_hops` is unresolved.
+    pub fn new(listeners: &Listeners, next_hops: &[(&str, NextHop)], routes: &[(&str, u8, NextHop)]) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let settings = Settings { hash_seed: SEED, drop_log: DropLog::Off };
+        let dataplane =
+            Dataplane::load(settings, listeners).expect("these tests load an XDP program: run them as root");
+        let next_hops = next_hops.iter().map(|(address, next_hop)| (address.parse().unwrap(), *next_hop)).collect();
+        let mut harness = Self { runtime, dataplane, next_hops };
+        harness.apply(listeners);
+        let routes = routes
+            .iter()
+            .map(|(address, length, hop)| (Prefix::new(address.parse().unwrap(), *length), *hop))
+            .collect();
+        let Self { runtime, dataplane, next_hops } = &mut harness;
+        runtime.block_on(dataplane.update_next_hops(&|_, address| hop(next_hops, address), routes)).unwrap();
+        harness
+    }
+
+    /// Makes the maps hold these listeners instead.
+    pub fn apply(&mut self, listeners: &Listeners) {
+        let Self { runtime, dataplane, next_hops } = self;
+        let steps = plan(listeners, &dataplane.actual());
+        runtime.block_on(dataplane.apply(steps, &|_, address| hop(next_hops, address))).unwrap();
+    }
+
+    /// Runs the program on one packet, as if it had come in by the loopback interface.
+    pub fn run(&mut self, packet: &[u8]) -> Result {
+        let mut bytes = vec![0; packet.len() + 256];
+        let options = TestRunOptions { data_in: Some(packet), data_out: Some(&mut bytes), ..TestRunOptions::default() };
+        let done = self.dataplane.xdp().unwrap().test_run(options).unwrap();
+        let action = match done.return_value {
+            0 => Action::Aborted,
+            1 => Action::Drop,
+            2 => Action::Pass,
+            3 => Action::Transmit,
+            4 => Action::Redirect,
+            other => panic!("{other} is no XDP code"),
+        };
+        let length = done.data_size_out as usize;
+        bytes.truncate(length);
+        Result { action, bytes }
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.dataplane.counters().unwrap()
+    }
+}
+
+fn hop(next_hops: &BTreeMap<IpAddr, NextHop>, address: IpAddr) -> NextHop {
+    next_hops.get(&address).copied().unwrap_or(NextHop::UNRESOLVED)
+}
+
+/// A listener with these backends and weights.
+pub fn listener(
+    protocol: Protocol,
+    vip: &str,
+    mode: ForwardingMode,
+    backends: &[(&str, u8)],
+) -> (ListenerId, DesiredListener) {
+    let vip: SocketAddr = vip.parse().unwrap();
+    let weights = backends.iter().map(|(endpoint, weight)| {
+        let endpoint: SocketAddr = endpoint.parse().unwrap();
+        (BackendId { address: endpoint.ip(), port: endpoint.port() }, *weight)
+    });
+    let id = ListenerId { vip: vip.ip(), protocol, port: vip.port() };
+    (id, DesiredListener { mode, slots: 1_021, weights: weights.collect() })
+}
+
+pub const SEED: u64 = 7;
+/// The interface that test packets come in by.
+pub const LOOPBACK: u32 = 1;
