@@ -23,7 +23,8 @@ pub struct UnresolvedClients {
 
 impl UnresolvedClients {
     pub(super) fn new(ring: RingBuf<MapData>) -> anyhow::Result<Self> {
-        let ring = AsyncFd::register_with_interest(ring, Interest::READABLE).context("watch for unresolved clients")?;
+        #[expect(deprecated, reason = "its successor is unsafe; a ring owns one descriptor and never another")]
+        let ring = AsyncFd::with_interest(ring, Interest::READABLE).context("watch for unresolved clients")?;
         Ok(Self { ring, rested: Instant::now() })
     }
 

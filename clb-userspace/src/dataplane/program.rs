@@ -5,6 +5,7 @@ use aya::{EbpfLoader, VerifierLogLevel, programs::Xdp};
 use aya_log::EbpfLogger;
 use clb_common::FlowHash;
 use nix::sys::utsname::uname;
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     Capacity, ROUTES,
@@ -100,7 +101,8 @@ struct LogTask(tokio::task::JoinHandle<()>);
 impl LogTask {
     fn start(ebpf: &mut aya::Ebpf) -> anyhow::Result<Self> {
         let logger = EbpfLogger::init(ebpf).context("open the program's log")?;
-        let mut logger = tokio::io::unix::AsyncFd::register_with_interest(logger, tokio::io::Interest::READABLE)?;
+        #[expect(deprecated, reason = "its successor is unsafe; a logger owns one descriptor and never another")]
+        let mut logger = AsyncFd::with_interest(logger, Interest::READABLE).context("watch the program's log")?;
         Ok(Self(tokio::spawn(async move {
             while let Ok(mut ready) = logger.readable_mut().await {
                 ready.get_inner_mut().flush();
