@@ -214,3 +214,154 @@ fn table(backends: &[BackendReport]) -> Table {
     table.set_constraints(widths.map(|width| ColumnConstraint::LowerBoundary(Width::Fixed(width))));
     table
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clb_tests::ListenerStatus;
+    use serde_json::json;
+
+    use super::*;
+
+    /// One listener, with the weights 1 and 3.
+    fn listener(mode: Mode, protocol: Protocol) -> Listener {
+        let backend = |last: u8, weight| Backend {
+            address: [10, 0, 0, last].into(),
+            port: 80,
+            weight,
+            kind: Kind::Cvm,
+            bound: format!("cvm ins-{last}"),
+            cvm: format!("ins-{last}"),
+            device: "eth0".to_owned(),
+        };
+        let vip = [203, 0, 113, 10].into();
+        Listener { name: "web".to_owned(), vip, protocol, port: 80, mode, backends: vec![backend(1, 1), backend(2, 3)] }
+    }
+
+    fn report(listener: Listener, outcome: Outcome, packets: [u64; 2], replies: [u64; 2]) -> Report {
+        let backend = |number: usize| BackendStatus {
+            address: format!("10.0.0.{}", number + 1),
+            packets: packets[number],
+            reply_packets: replies[number],
+            ..BackendStatus::default()
+        };
+        let web =
+            ListenerStatus { name: "web".to_owned(), backends: vec![backend(0), backend(1)], ..Default::default() };
+        let status = Status { listeners: vec![web], ..Status::default() };
+        Report::new(&Cloud { cvms: Vec::new(), listeners: vec![listener] }, &[outcome], &status)
+    }
+
+    fn outcome(answers: &[(&str, u64)], failures: &[(&str, u64)]) -> Outcome {
+        let owned = |counts: &[(&str, u64)]| counts.iter().map(|&(key, count)| (key.to_owned(), count)).collect();
+        Outcome { answers: owned(answers), failures: owned(failures), elapsed: Duration::ZERO }
+    }
+
+    #[test]
+    fn a_listener_passes_only_if_everything_about_it_is_right() {
+        use {Mode::*, Protocol::*};
+        struct Case {
+            name: &'static str,
+            mode: Mode,
+            protocol: Protocol,
+            answers: &'static [(&'static str, u64)],
+            failures: &'static [(&'static str, u64)],
+            packets: [u64; 2],
+            replies: [u64; 2],
+            problem: Option<&'static str>,
+        }
+        let good = Case {
+            name: "TCP by dsr, all well",
+            mode: Dsr,
+            protocol: Tcp,
+            answers: &[("10.0.0.1", 100), ("10.0.0.2", 300)],
+            failures: &[],
+            packets: [500, 1_500],
+            replies: [0, 0],
+            problem: None,
+        };
+        for case in [
+            Case { name: "TCP by nat, all well", mode: Nat, replies: [300, 900], ..good },
+            Case { name: "UDP by dsr, all well", protocol: Udp, packets: [100, 300], ..good },
+            Case {
+                name: "UDP by nat, all well",
+                mode: Nat,
+                protocol: Udp,
+                packets: [100, 300],
+                replies: [100, 300],
+                ..good
+            },
+            Case {
+                name: "one connection failed",
+                failures: &[("no answer within 3 s", 1)],
+                problem: Some("1 of 401 failed: no answer within 3 s"),
+                ..good
+            },
+            Case {
+                name: "an answer of somebody else",
+                answers: &[("10.0.0.1", 100), ("10.0.0.2", 300), ("10.0.0.9", 1)],
+                problem: Some("1 answers came from 10.0.0.9, which is no backend of it"),
+                ..good
+            },
+            Case {
+                name: "equal shares for unequal weights",
+                answers: &[("10.0.0.1", 200), ("10.0.0.2", 200)],
+                packets: [1_000, 1_000],
+                problem: Some("the shares are not what the weights say (chi-squared p = 7.6e-31)"),
+                ..good
+            },
+            Case {
+                name: "too few packets for the connections",
+                packets: [500, 1_199],
+                problem: Some("10.0.0.2 answered 300 times, but clb counted 1199 packets to it"),
+                ..good
+            },
+            Case {
+                name: "a datagram counted twice",
+                protocol: Udp,
+                packets: [101, 300],
+                problem: Some("10.0.0.1 answered 100 times, but clb counted 101 packets to it"),
+                ..good
+            },
+            Case {
+                name: "nat replies that clb did not see",
+                mode: Nat,
+                replies: [300, 0],
+                problem: Some("10.0.0.2 answered 300 times, but clb counted 0 packets back from it"),
+                ..good
+            },
+            Case {
+                name: "dsr replies that came through clb",
+                replies: [1, 0],
+                problem: Some("10.0.0.1 answered 100 times, but clb counted 1 packets back from it"),
+                ..good
+            },
+            good,
+        ] {
+            let outcome = outcome(case.answers, case.failures);
+            let report = report(listener(case.mode, case.protocol), outcome, case.packets, case.replies);
+            assert_eq!(report.listeners[0].problems, Vec::from_iter(case.problem), "{}", case.name);
+            assert_eq!(report.is_pass(), case.problem.is_none(), "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn the_json_form_names_each_backend_and_its_shares() {
+        let outcome = outcome(&[("10.0.0.1", 100), ("10.0.0.2", 300)], &[]);
+        let report = report(listener(Mode::Dsr, Protocol::Tcp), outcome, [500, 1_500], [0, 0]);
+        let backend = |address, weight, share, answers, packets| {
+            json!({
+                "address": address, "port": 80, "kind": "cvm", "weight": weight, "expected_share": share,
+                "measured_share": share, "answers": answers, "packets": packets, "reply_packets": 0,
+            })
+        };
+        assert_eq!(
+            serde_json::to_value(&report).unwrap(),
+            json!({"pass": true, "listeners": [{
+                "name": "web", "vip": "203.0.113.10", "protocol": "tcp", "port": 80, "mode": "dsr", "connections": 400,
+                "failed": 0, "p_value": 1.0, "problems": [],
+                "backends": [backend("10.0.0.1", 1, 0.25, 100, 500), backend("10.0.0.2", 3, 0.75, 300, 1_500)],
+            }]})
+        );
+    }
+}

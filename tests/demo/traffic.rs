@@ -1,13 +1,14 @@
 //! The traffic: every listener in turn, with its progress.
 
 use std::{
+    fmt,
     io::{IsTerminal as _, stderr},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use clb_tests::{Flows, Outcome};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::{
     chance::real,
@@ -40,7 +41,13 @@ fn progress(name: &str, count: u32) -> ProgressBar {
     if !stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("  {prefix:<12} {pos:>6} [{bar:30}] {per_sec}, {eta} left");
-    let style = style.expect("the template is a constant").progress_chars("=> ");
+    let style = ProgressStyle::with_template("  {prefix:<12} {pos:>6} [{bar:30}] {rate}, {eta} left");
+    let style = style.expect("the template is a constant").progress_chars("=> ").with_key(
+        "rate",
+        |state: &ProgressState, text: &mut dyn fmt::Write| {
+            // The bar shows what it can; a rate that cannot be written is no reason to stop.
+            let _ = write!(text, "{:.0}/s", state.per_sec());
+        },
+    );
     ProgressBar::new(count.into()).with_style(style).with_prefix(name.to_owned())
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -29,10 +29,12 @@ pub struct Agent {
 impl Agent {
     /// Starts `clb run` on this host with this file and these options more.
     pub fn start(lab: &Lab, host: &Host, config: &Path, options: &[&str]) -> Result<Self> {
+        let binary = binary();
+        ensure!(binary.exists(), "there is no {}\nhelp: build it with `cargo xtask build`", binary.display());
         let socket = lab.directory().join(format!("{}.sock", host.label()));
         let log = lab.directory().join(format!("{}.log", host.label()));
         let stderr = File::create(&log).with_context(|| format!("make {}", log.display()))?;
-        let mut command = host.command(binary());
+        let mut command = host.command(binary);
         command.arg("run").arg("--config").arg(config).arg("--socket").arg(&socket).args(options);
         command.stdin(Stdio::null()).stdout(stderr.try_clone()?).stderr(stderr);
         let process = command.spawn().context("start clb")?;
