@@ -202,3 +202,120 @@ fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
         _ => None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::{
+        link::XdpAttached,
+        route::{MplsLabel, RouteLwTunnelEncap, RouteMplsIpTunnel, RouteNextHop},
+    };
+
+    use super::*;
+
+    #[test]
+    fn an_attached_program_is_told_with_its_mode() {
+        let unattached = || vec![LinkXdp::Attached(XdpAttached::None)];
+        for (name, attributes, expected) in [
+            ("none", unattached(), None),
+            (
+                "native",
+                vec![LinkXdp::Attached(XdpAttached::Driver), LinkXdp::ProgId(7), LinkXdp::DrvProgId(7)],
+                Some((7, XdpMode::Native)),
+            ),
+            (
+                "generic",
+                vec![LinkXdp::Attached(XdpAttached::SocketBuffer), LinkXdp::SkbProgId(8)],
+                Some((8, XdpMode::Generic)),
+            ),
+            ("offloaded", vec![LinkXdp::HwProgId(9)], Some((9, XdpMode::Offloaded))),
+        ] {
+            let mut message = LinkMessage::default();
+            message.header.flags = LinkFlags::Up | LinkFlags::LowerUp;
+            message.attributes =
+                vec![LinkAttribute::IfName("eth0".into()), LinkAttribute::Mtu(1500), LinkAttribute::Xdp(attributes)];
+            let Some(Event::Link(link)) = decode(RouteNetlinkMessage::NewLink(message)) else {
+                panic!("{name}: no link")
+            };
+            assert_eq!(link.xdp, expected.map(|(id, mode)| AttachedProgram { id, mode }), "{name}");
+        }
+    }
+
+    #[test]
+    fn messages_about_something_else_mean_nothing() {
+        let mut bridge = LinkMessage::default();
+        bridge.header.interface_family = AddressFamily::Bridge;
+        bridge.attributes = vec![LinkAttribute::IfName("eth0".into()), LinkAttribute::Mtu(1500)];
+        let mut proxy = NeighbourMessage::default();
+        proxy.header.flags = NeighbourFlags::Proxy;
+        proxy.attributes = vec![NeighbourAttribute::Destination(NeighbourAddress::Inet(Ipv4Addr::LOCALHOST))];
+        let forwarding = |change: fn(&mut RouteMessage)| {
+            let mut message = unicast(vec![RouteAttribute::Oif(2)]);
+            assert!(route(&message).is_some());
+            change(&mut message);
+            RouteNetlinkMessage::NewRoute(message)
+        };
+        for (name, message) in [
+            ("an interface joined a bridge", RouteNetlinkMessage::NewLink(bridge.clone())),
+            ("an interface left a bridge", RouteNetlinkMessage::DelLink(bridge)),
+            ("a partial message of a link", RouteNetlinkMessage::NewLink(LinkMessage::default())),
+            ("an address answered for others", RouteNetlinkMessage::NewNeighbour(proxy)),
+            ("a route of the table local", forwarding(|message| message.header.table = 255)),
+            ("a route for a type of service", forwarding(|message| message.header.tos = 16)),
+            ("a route for some sources", forwarding(|message| message.header.source_prefix_length = 64)),
+            ("a broadcast address", forwarding(|message| message.header.kind = RouteType::Broadcast)),
+        ] {
+            assert_eq!(decode(message), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn next_hops_that_cannot_be_used_are_left_out_or_refused() {
+        let by = |interface, gateway: Option<Ipv4Addr>| RouteHop { interface, gateway: gateway.map(IpAddr::V4) };
+        let router = Ipv4Addr::new(10, 0, 0, 2);
+        let path = |interface, flags| {
+            let mut path = RouteNextHop::default();
+            path.interface_index = interface;
+            path.flags = flags;
+            path.attributes = vec![RouteAttribute::Gateway(RouteAddress::Inet(router))];
+            path
+        };
+        let usual = RouteNextHopFlags::empty();
+        let label = RouteMplsIpTunnel::Destination(vec![MplsLabel {
+            label: 16,
+            traffic_class: 0,
+            bottom_of_stack: true,
+            ttl: 0,
+        }]);
+        let encapsulation = || RouteAttribute::Encap(vec![RouteLwTunnelEncap::Mpls(label.clone())]);
+        let mut encapsulated = path(3, usual);
+        encapsulated.attributes.push(encapsulation());
+        for (name, attributes, expected) in [
+            ("on the link", vec![RouteAttribute::Oif(2)], Action::Forward([by(2, None)].into())),
+            (
+                "of two, one is dead",
+                vec![RouteAttribute::MultiPath(vec![path(2, RouteNextHopFlags::Dead), path(3, usual)])],
+                Action::Forward([by(3, Some(router))].into()),
+            ),
+            ("a label is pushed", vec![encapsulation(), RouteAttribute::Oif(2)], Action::Refuse(Refusal::Encapsulated)),
+            (
+                "of two, one pushes a label",
+                vec![RouteAttribute::MultiPath(vec![path(2, usual), encapsulated])],
+                Action::Refuse(Refusal::Encapsulated),
+            ),
+        ] {
+            assert_eq!(route(&unicast(attributes)).map(|route| route.action), Some(expected), "{name}");
+        }
+        let mut dead = unicast(vec![RouteAttribute::Oif(2)]);
+        dead.header.flags = RouteFlags::Dead;
+        assert_eq!(route(&dead).map(|route| route.action), Some(Action::Forward([].into())), "the only one is dead");
+    }
+
+    fn unicast(attributes: Vec<RouteAttribute>) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.kind = RouteType::Unicast;
+        message.attributes = attributes;
+        message
+    }
+}

@@ -15,7 +15,8 @@ pub struct Interface {
     pub mtu: u32,
     /// Whether it can send.
     pub state: LinkState,
-    /// The XDP program on it, as of the kernel's last message about the interface.
+    /// The XDP program on it as of the kernel's last message about the interface: after [`super::Network::connect`] it is
+    /// true, but a BPF link that attaches or detaches one later sends no message.
     pub xdp: Option<AttachedProgram>,
 }
 

@@ -206,26 +206,25 @@ impl State {
 
     /// Takes over a whole table as it was read: what it does not list is gone.
     pub fn replace(&mut self, table: Table, rows: Vec<Event>) -> Effect {
-        self.read.insert(table);
-        match table {
-            Table::Routes => {
-                let routes = rows.into_iter().filter_map(|row| match row {
-                    Event::Route(route) => Some(route),
-                    _ => None,
-                });
-                let routes: RouteTable = routes.collect();
-                let same = self.routes == routes;
-                self.routes = routes;
-                return if same { Effect::Nothing } else { Effect::Answers };
+        let mut fresh = Self::default();
+        if table == Table::Routes {
+            let routes = rows.into_iter();
+            fresh.routes =
+                routes.filter_map(|row| if let Event::Route(route) = row { Some(route) } else { None }).collect();
+        } else {
+            for row in rows {
+                let _ = fresh.apply(row);
             }
-            Table::Links => self.links.clear(),
-            Table::Addresses => self.addresses.clear(),
-            Table::Neighbours => self.neighbours.clear(),
         }
-        for row in rows {
-            let _ = self.apply(row);
-        }
-        Effect::Answers
+        let Self { links, addresses, neighbours, routes, read } = self;
+        read.insert(table);
+        let changed = match table {
+            Table::Links => replaced(links, fresh.links),
+            Table::Addresses => replaced(addresses, fresh.addresses),
+            Table::Neighbours => replaced(neighbours, fresh.neighbours),
+            Table::Routes => replaced(routes, fresh.routes),
+        };
+        if changed { Effect::Answers } else { Effect::Nothing }
     }
 
     fn path(&self, address: IpAddr, reach: Reach) -> Result<Path<'_>, Unresolved> {
@@ -307,6 +306,10 @@ fn is_host(address: IpAddr) -> bool {
         IpAddr::V4(address) => !address.is_multicast() && !address.is_broadcast(),
         IpAddr::V6(address) => !address.is_multicast() && !address.is_unicast_link_local(),
     }
+}
+
+fn replaced<T: PartialEq>(old: &mut T, new: T) -> bool {
+    std::mem::replace(old, new) != *old
 }
 
 fn topology_if(changed: bool) -> Effect {
