@@ -145,13 +145,14 @@ impl Control {
         let file = self.options.file.display().to_string();
         match self.try_reload().await {
             Ok(steps) => info!("{file} read again: {steps} listeners changed"),
-            Err(error) => match error.downcast_ref::<ReadError>() {
-                Some(ReadError::Problems(problems)) => {
+            Err(error) => {
+                if let Some(ReadError::Problems(problems)) = error.downcast_ref() {
                     eprint!("{}", problems.render(self.options.color));
                     warn!("{file} has {} errors: the configuration in force stays", problems.errors());
+                } else {
+                    warn!("{file} is not taken, the configuration in force stays: {error:#}");
                 }
-                _ => warn!("{file} is not taken, the configuration in force stays: {error:#}"),
-            },
+            }
         }
     }
 

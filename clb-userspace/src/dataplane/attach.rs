@@ -6,7 +6,7 @@
 use std::fmt;
 
 use anyhow::{Context as _, anyhow};
-use aya::programs::{ProgramError, XdpMode, loaded_programs, xdp::XdpLinkId};
+use aya::programs::{ProgramError, XdpMode, loaded_programs};
 
 use super::program::Program;
 
@@ -50,45 +50,38 @@ pub struct Attachment {
     pub reason: String,
 }
 
-/// All of them, with the links that hold the program in its place.
-#[derive(Default)]
-pub struct Attachments {
-    attachments: Vec<Attachment>,
-    _links: Vec<XdpLinkId>,
-}
-
 impl Program {
     /// Attaches the program to an interface that has none.
     pub fn attach(&mut self, interface: &str, index: u32, mode: AttachMode) -> anyhow::Result<&Attachment> {
-        let (link, mode, reason) = match mode {
-            AttachMode::Native => (self.link(interface, index, Mode::Native)?, Mode::Native, "as asked".to_owned()),
-            AttachMode::Generic => (self.link(interface, index, Mode::Generic)?, Mode::Generic, "as asked".to_owned()),
+        let (mode, reason) = match mode {
+            AttachMode::Native => (self.link(interface, index, Mode::Native)?, "as asked".to_owned()),
+            AttachMode::Generic => (self.link(interface, index, Mode::Generic)?, "as asked".to_owned()),
             AttachMode::Auto => match self.link(interface, index, Mode::Native) {
-                Ok(link) => (link, Mode::Native, "the driver supports it".to_owned()),
+                Ok(mode) => (mode, "the driver supports it".to_owned()),
                 Err(AttachError::Occupied(error)) => return Err(error),
                 Err(AttachError::Refused(error)) => {
-                    let link = self.link(interface, index, Mode::Generic)?;
-                    (link, Mode::Generic, format!("the driver refused native mode: {}", error.root_cause()))
+                    let reason = format!("the driver refused native mode: {}", error.root_cause());
+                    (self.link(interface, index, Mode::Generic)?, reason)
                 }
             },
         };
-        self.attachments._links.push(link);
-        self.attachments.attachments.push(Attachment { interface: interface.to_owned(), mode, reason });
-        self.attachments.attachments.last().context("just pushed")
+        self.attachments.push(Attachment { interface: interface.to_owned(), mode, reason });
+        self.attachments.last().context("just pushed")
     }
 
     /// Where the program is attached.
     pub fn attachments(&self) -> &[Attachment] {
-        &self.attachments.attachments
+        &self.attachments
     }
 
-    fn link(&mut self, interface: &str, index: u32, mode: Mode) -> Result<XdpLinkId, AttachError> {
+    /// The program's handle keeps the link, and the link the program in its place.
+    fn link(&mut self, interface: &str, index: u32, mode: Mode) -> Result<Mode, AttachError> {
         let flags = match mode {
             Mode::Native => XdpMode::Driver,
             Mode::Generic => XdpMode::Skb,
         };
         let xdp = self.xdp().map_err(AttachError::Refused)?;
-        xdp.attach_to_if_index(index, flags).map_err(|error| {
+        xdp.attach_to_if_index(index, flags).map(|_| mode).map_err(|error| {
             let what = format!("attach clb to {interface} in {mode} mode");
             if is_occupied(&error) {
                 return AttachError::Occupied(anyhow!(error).context(format!(

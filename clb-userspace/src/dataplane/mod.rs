@@ -12,7 +12,7 @@ mod program;
 mod regions;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -240,9 +240,8 @@ impl Dataplane {
         let (kept, old) = std::mem::take(&mut live.backends).into_iter().partition(|(id, _)| live.keeps(id, &to));
         live.backends = kept;
         for &backend in to.weights.keys() {
-            if !live.backends.contains_key(&backend) {
-                let added = add_backend(maps, space, id, backend, to.mode, resolve)?;
-                live.backends.insert(backend, added);
+            if let Entry::Vacant(vacant) = live.backends.entry(backend) {
+                vacant.insert(add_backend(maps, space, id, backend, to.mode, resolve)?);
             }
         }
 

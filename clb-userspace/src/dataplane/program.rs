@@ -9,7 +9,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     Capacity, ROUTES,
-    attach::Attachments,
+    attach::Attachment,
     clients::UnresolvedClients,
     maps::{self, Maps},
 };
@@ -35,7 +35,7 @@ pub enum DropLog {
 /// The loaded program.
 pub struct Program {
     ebpf: aya::Ebpf,
-    pub(super) attachments: Attachments,
+    pub(super) attachments: Vec<Attachment>,
     /// Takes the program's log out of its ring while it lives.
     _log: Option<LogTask>,
 }
@@ -74,11 +74,12 @@ pub fn load(settings: Settings, capacity: &Capacity) -> anyhow::Result<(Program,
         .load(OBJECT)
         .map_err(|error| refused("create the maps of the XDP program", error))?;
     let maps = Maps::take(&mut ebpf)?;
-    let mut program = Program { ebpf, attachments: Attachments::default(), _log: None };
+    let log = match drop_log {
+        DropLog::On => Some(LogTask::start(&mut ebpf)?),
+        DropLog::Off => None,
+    };
+    let mut program = Program { ebpf, attachments: Vec::new(), _log: log };
     program.xdp()?.load().map_err(|error| refused("load the XDP program", error))?;
-    if drop_log == DropLog::On {
-        program._log = Some(LogTask::start(&mut program.ebpf)?);
-    }
     Ok((program, maps))
 }
 
