@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use indicatif::HumanBytes;
 
 use crate::machine::Purpose;
 use crate::plan::Tools;
@@ -32,8 +33,7 @@ pub fn all(workspace: &Workspace, tools: &Tools) -> Result<()> {
 
     let agent = workspace.agent();
     let bytes = fs::metadata(&agent).with_context(|| format!("find {}", agent.display()))?.len();
-    let mebibytes = bytes / (1 << 20);
-    eprintln!("\n{}: {mebibytes} MiB, the XDP program inside; it needs no other file", agent.display());
+    eprintln!("\n{}: {}, the XDP program inside; it needs no other file", agent.display(), HumanBytes(bytes));
     Ok(())
 }
 

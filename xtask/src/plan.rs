@@ -184,10 +184,13 @@ fn acquire_toolchain(machine: &Machine, sources: &Sources) -> Acquisition {
                 llvm: recent.map(|found| found.compiler.llvm),
             }
         }
-        _ => {
-            let how = How::ByHand(format!(
-                "rustup toolchain install {name} --component rust-src  # rustup itself is at https://rustup.rs"
-            ));
+        (asked, _) => {
+            let how = How::ByHand(match asked {
+                Asked::Debian => format!("unset {VARIABLE}  # there are no packages of Debian to get here"),
+                Asked::Either | Asked::Rustup(_) => format!(
+                    "rustup toolchain install {name} --component rust-src  # rustup itself is at https://rustup.rs"
+                ),
+            });
             Acquisition { toolchain: None, how, llvm: None }
         }
     }
@@ -261,7 +264,8 @@ fn from_apt(sources: &Sources, package: &str, by_hand: String) -> How {
     }
 }
 
-fn describe(how: &How) -> String {
+/// What is done to get a thing.
+pub fn describe(how: &How) -> String {
     match how {
         How::Packages(packages) => format!("apt-get install {}", packages.join(" ")),
         How::Rustup(arguments) => format!("rustup {}", arguments.join(" ")),

@@ -141,6 +141,15 @@ fn cases() -> Vec<Case> {
                        https://rustup.rs\n    cargo xtask setup\n",
         },
         Case {
+            name: "Debian's was asked for, where there is no apt",
+            machine: Machine { asked: Asked::Debian, ..machine(None, None, vec![], vec![]) },
+            purpose: Purpose::Build,
+            privilege: Privilege::Root,
+            sources: sources(None, Presence::Here),
+            things: &["rustc with core's source"],
+            commands: "    unset CLB_EBPF_TOOLCHAIN  # there are no packages of Debian to get here\n    cargo xtask setup\n",
+        },
+        Case {
             name: "no apt, and no LLVM to build bpf-linker with",
             machine: machine(None, usable, vec![], vec![]),
             purpose: Purpose::Build,

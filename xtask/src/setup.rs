@@ -97,9 +97,10 @@ fn announce(items: &[Item]) {
 }
 
 fn refusal(items: &[Item], privilege: Privilege) -> String {
-    let why = match privilege {
-        Privilege::User => "installing packages needs root",
-        Privilege::Root => "not all of it can be installed from here",
+    let why = if privilege == Privilege::User && !plan::packages(items).is_empty() {
+        "installing packages needs root"
+    } else {
+        "not all of it can be installed from here"
     };
     format!("{why}\nhelp: run these commands:\n\n{}", plan::commands(items, privilege))
 }
@@ -107,7 +108,7 @@ fn refusal(items: &[Item], privilege: Privilege) -> String {
 fn install(workspace: &Workspace, items: &[Item], lists: Lists) -> Result<()> {
     let packages = plan::packages(items);
     if !packages.is_empty() {
-        let what = format!("{} packages and what they need", packages.len());
+        let what = format!("apt-get install of {}", packages.join(" "));
         let install = || progress::run(&what, apt_get(&INSTALL).args(&packages));
         install().or_else(|error| match lists {
             // Lists that are too old name files that the server has replaced.
@@ -121,7 +122,9 @@ fn install(workspace: &Workspace, items: &[Item], lists: Lists) -> Result<()> {
     for item in items {
         match &item.how {
             How::Packages(_) | How::ByHand(_) => {}
-            How::Rustup(arguments) => progress::run(&item.thing, Command::new("rustup").args(arguments))?,
+            How::Rustup(arguments) => {
+                progress::run(&plan::describe(&item.how), Command::new("rustup").args(arguments))?;
+            }
             How::BuildLinker { llvm } => {
                 let llvms = linker::find_llvms();
                 let found = llvms.iter().find(|found| found.major == *llvm);
@@ -135,7 +138,7 @@ fn install(workspace: &Workspace, items: &[Item], lists: Lists) -> Result<()> {
 
 /// Fetches package lists. A failure is shown and is no end: the packages may be known from another source.
 fn refresh_lists() {
-    if let Err(error) = progress::run("apt's package lists", &mut apt_get(&["update"])) {
+    if let Err(error) = progress::run("apt-get update, as some packages are unknown", &mut apt_get(&["update"])) {
         eprintln!("warning: {error:#}");
     }
 }

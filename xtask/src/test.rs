@@ -16,17 +16,30 @@ use crate::workspace::{Privilege, Workspace, run as run_command};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// A filter, or options of `cargo test`, such as `-p clb-common -- --nocapture`
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    /// A filter, or options of `cargo test`, such as `-p clb-common`
+    #[arg(allow_hyphen_values = true)]
     arguments: Vec<OsString>,
+    /// Options of the tests themselves, such as `--nocapture`
+    #[arg(last = true)]
+    harness: Vec<OsString>,
 }
 
-pub fn run(Arguments { arguments }: &Arguments) -> Result<()> {
-    Privilege::ours().require_root("test", arguments)?;
+impl Arguments {
+    /// As they were given to us, and are given to `cargo test`.
+    fn line(&self) -> Vec<OsString> {
+        let Self { arguments, harness } = self;
+        let separator = (!harness.is_empty()).then(|| "--".into());
+        arguments.iter().cloned().chain(separator).chain(harness.iter().cloned()).collect()
+    }
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let arguments = arguments.line();
+    Privilege::ours().require_root("test", &arguments)?;
     let workspace = Workspace::find()?;
     let tools = setup::ready(&workspace, Purpose::Lab)?;
     build::all(&workspace, &tools)?;
-    tests(&workspace, arguments)
+    tests(&workspace, &arguments)
 }
 
 /// Runs the tests, of every package unless `arguments` name some.
@@ -42,4 +55,26 @@ pub fn tests(workspace: &Workspace, arguments: &[OsString]) -> Result<()> {
     let done = run_command("`cargo test`", command.args(arguments));
     eprintln!("\ntests: {}", spoken(started.elapsed()));
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn what_follows_the_task_reaches_cargo_test_as_it_was_typed() {
+        for line in ["", "parse", "-p clb-common", "-- --nocapture", "-p clb-common parse -- --nocapture one"] {
+            let words = line.split_ascii_whitespace();
+            let Line { arguments } = Line::parse_from(["test"].into_iter().chain(words));
+            assert_eq!(arguments.line().join(" ".as_ref()), line);
+        }
+    }
 }

@@ -180,8 +180,9 @@ fn clean_command(program: &str) -> Command {
 }
 
 /// Beginnings of variables that name another toolchain or its flags, or that `cargo run` set for us.
-const FOREIGN: [&str; 12] = [
-    "CARGO_BUILD_",
+const FOREIGN: [&str; 13] = [
+    "CARGO_BUILD_RUST",
+    "CARGO_BUILD_TARGET",
     "CARGO_ENCODED_RUSTFLAGS",
     "CARGO_MANIFEST_",
     "CARGO_PKG_",

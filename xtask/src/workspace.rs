@@ -107,7 +107,7 @@ impl Privilege {
         match self {
             Self::Root => Ok(()),
             Self::User => {
-                let words: Vec<_> = arguments.iter().map(|word| format!(" {}", word.as_ref().display())).collect();
+                let words: Vec<_> = arguments.iter().map(|word| format!(" {}", quoted(word.as_ref()))).collect();
                 Err(CannotRun(format!(
                     "`cargo xtask {task}` loads XDP programs and makes network namespaces, which needs root\n\
                      help: run it as root:\n\n    \
@@ -120,7 +120,30 @@ impl Privilege {
     }
 }
 
+/// `word` as a shell reads it.
+fn quoted(word: &OsStr) -> String {
+    let word = word.to_string_lossy();
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_=./,:".contains(character);
+    if word.chars().all(is_plain) { word.into_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
 /// A task that could not begin, as opposed to one that found a problem.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct CannotRun(pub String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_told_the_command_for_root() {
+        let error = Privilege::User.require_root("demo", &["--json", "it's one"]).unwrap_err();
+        assert!(error.is::<CannotRun>());
+        let said = error.to_string();
+        assert!(
+            said.ends_with(r#"sudo -E env "PATH=$PATH" "HOME=$HOME" cargo xtask demo --json 'it'\''s one'"#),
+            "{said}"
+        );
+    }
+}
