@@ -8,6 +8,7 @@
 
 mod address;
 mod backend;
+pub mod bench;
 pub mod checksum;
 mod counters;
 mod drop_reason;

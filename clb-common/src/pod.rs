@@ -1,6 +1,8 @@
 //! Lets the agent's aya copy the shared types to and from maps.
 
-use crate::{Address, Backend, BackendTraffic, Endpoint, FlowHash, Listener, NextHop, Reply, SlotBlock, Traffic};
+use crate::{
+    Address, Backend, BackendTraffic, Endpoint, FlowHash, Listener, NextHop, Reply, SlotBlock, Traffic, bench::Template,
+};
 
 macro_rules! plain_old_data {
     ($($shared:ty),+ $(,)?) => {
@@ -15,4 +17,16 @@ macro_rules! plain_old_data {
 
 const fn assert_plain<T: Copy + zerocopy::FromBytes + zerocopy::IntoBytes>() {}
 
-plain_old_data!(Address, Backend, BackendTraffic, Endpoint, FlowHash, Listener, NextHop, Reply, SlotBlock, Traffic);
+plain_old_data!(
+    Address,
+    Backend,
+    BackendTraffic,
+    Endpoint,
+    FlowHash,
+    Listener,
+    NextHop,
+    Reply,
+    SlotBlock,
+    Template,
+    Traffic
+);

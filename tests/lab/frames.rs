@@ -33,7 +33,7 @@ impl Lab {
 
 impl Frames {
     fn load() -> Result<Self> {
-        let path = objects().join("bare");
+        let path = ebpf_objects().join("bare");
         let mut object = Ebpf::load_file(&path).with_context(|| {
             format!("load the eBPF object {}\nhelp: build it with `cargo xtask build`", path.display())
         })?;
@@ -53,7 +53,7 @@ fn program(object: &mut Ebpf) -> Result<&mut Xdp> {
 }
 
 /// The folder with the eBPF objects: `CLB_EBPF_DIR`, or where `cargo xtask build` puts them.
-fn objects() -> PathBuf {
+pub fn ebpf_objects() -> PathBuf {
     env::var_os("CLB_EBPF_DIR").map_or_else(|| repository().join("target/ebpf"), PathBuf::from)
 }
 

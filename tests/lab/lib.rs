@@ -25,6 +25,7 @@ use anyhow::{Context as _, Result};
 
 pub use agent::{Agent, BackendStatus, InterfaceStatus, ListenerStatus, NextHopStatus, Status};
 pub use flows::{Flows, Outcome};
+pub use frames::ebpf_objects;
 pub use host::Host;
 pub use interrupt::wait_for_interrupt;
 pub use servers::{Protocol, Server, Servers};

@@ -1,0 +1,221 @@
+//! What a packet costs: the real program through BPF_PROG_TEST_RUN, beside the two programs that do almost nothing.
+//!
+//! Every scenario runs behind `restore`, which makes each packet the first one of the next flow; without it a test run
+//! would repeat the program on its own output. All scenarios are interleaved in rounds, since machines are noisy and only
+//! figures of one run compare. The floor, `restore` with a program that only passes, is subtracted.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf,
+    maps::{Array, ProgramArray},
+    programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp},
+};
+use clb_common::{
+    ForwardingMode::{Dsr, Nat},
+    NextHop,
+    Protocol::{self, Tcp, Udp},
+    bench::{HEADER_WORDS, Template},
+};
+use clb_tests::ebpf_objects;
+use clb_userspace::{
+    control::{DesiredListener, plan},
+    dataplane::{Dataplane, DropLog, ListenerId, Settings},
+    network::Prefix,
+    slots::BackendId,
+};
+use comfy_table::{CellAlignment, Table, presets::NOTHING};
+use etherparse::PacketBuilder;
+use indicatif::ProgressBar;
+
+/// A packet, and the program that is to handle it.
+struct Scenario {
+    name: &'static str,
+    program: ProgramFd,
+    packet: Vec<u8>,
+    verdict: u32,
+}
+
+fn main() -> Result<()> {
+    let mut bare =
+        Ebpf::load_file(ebpf_objects().join("bare")).context("load the bare programs: as root, after a build")?;
+    let [pass, swap] = [load(&mut bare, "pass")?, load(&mut bare, "swap")?];
+    load(&mut bare, "restore")?;
+    let mut dataplane = dataplane()?;
+    let clb = dataplane.xdp()?.fd()?.try_clone()?;
+    describe(&mut dataplane)?;
+
+    let scenarios = [
+        Scenario { name: "XDP_PASS", program: pass, packet: packet(Tcp, CLIENT, ELSEWHERE), verdict: PASS },
+        Scenario { name: "MAC swap, XDP_TX", program: swap, packet: packet(Tcp, CLIENT, ELSEWHERE), verdict: TX },
+        clb_scenario(&clb, "not for a listener", packet(Tcp, CLIENT, ELSEWHERE), PASS)?,
+        clb_scenario(&clb, "dsr, TCP, IPv4", packet(Tcp, CLIENT, "203.0.113.10:80"), TX)?,
+        clb_scenario(&clb, "dsr, UDP, IPv4", packet(Udp, CLIENT, "203.0.113.10:80"), TX)?,
+        clb_scenario(&clb, "dsr, TCP, IPv6", packet(Tcp, CLIENT_V6, "[2001:db8::10]:80"), TX)?,
+        clb_scenario(&clb, "nat, TCP, IPv4", packet(Tcp, CLIENT, "203.0.113.10:8080"), TX)?,
+        clb_scenario(&clb, "nat, UDP, IPv4", packet(Udp, CLIENT, "203.0.113.10:8080"), TX)?,
+        clb_scenario(&clb, "nat, TCP, IPv6", packet(Tcp, CLIENT_V6, "[2001:db8::10]:8080"), TX)?,
+        clb_scenario(&clb, "nat reply, TCP, IPv4", packet(Tcp, "10.0.1.11:8081", CLIENT), TX)?,
+        clb_scenario(&clb, "nat reply, TCP, IPv6", packet(Tcp, "[fd00::11]:8081", CLIENT_V6), TX)?,
+    ];
+    let mut measured = vec![[const { Vec::new() }; FLOWS.len()]; scenarios.len()];
+    let progress = ProgressBar::new((ROUNDS * scenarios.len() * FLOWS.len()) as u64);
+    for _ in 0..ROUNDS {
+        for (scenario, measured) in scenarios.iter().zip(&mut measured) {
+            for (flows, measured) in FLOWS.iter().zip(measured) {
+                measured.push(measure(&mut bare, scenario, *flows)?);
+                progress.inc(1);
+            }
+        }
+    }
+    progress.finish_and_clear();
+    print(&scenarios, &mut measured);
+    Ok(())
+}
+
+/// Nanoseconds per packet, with what `restore` costs.
+fn measure(bare: &mut Ebpf, scenario: &Scenario, flows: u32) -> Result<f64> {
+    let is_ipv6 = scenario.packet[12..14] == [0x86, 0xdd];
+    let mut headers = [0; HEADER_WORDS];
+    for (word, bytes) in headers.iter_mut().zip(scenario.packet.chunks_exact(8)) {
+        *word = u64::from_ne_bytes(bytes.try_into()?);
+    }
+    // A reply's source is its backend: there the client is the destination.
+    let back = usize::from(scenario.name.contains("reply"));
+    let (address_at, ports_at) = if is_ipv6 { (34 + back * 16, 54 + back * 2) } else { (26 + back * 4, 34 + back * 2) };
+    let template = Template {
+        headers,
+        flow: 0,
+        flow_mask: flows - 1,
+        ports_at: ports_at as u32,
+        address_at: address_at as u32,
+        address: u32::from_ne_bytes(scenario.packet[address_at..address_at + 4].try_into()?),
+        filler: 0,
+    };
+    Array::try_from(bare.map_mut("TEMPLATE").context("map TEMPLATE")?)?.set(0, template, 0)?;
+    ProgramArray::try_from(bare.map_mut("MEASURED").context("map MEASURED")?)?.set(0, &scenario.program, 0)?;
+    let restore: &mut Xdp = bare.program_mut("restore").context("program restore")?.try_into()?;
+    let options = TestRunOptions { data_in: Some(&scenario.packet), repeat: REPEAT, ..TestRunOptions::default() };
+    let result = restore.test_run(options)?;
+    anyhow::ensure!(result.return_value == scenario.verdict, "{}: verdict {}", scenario.name, result.return_value);
+    Ok(duration_nanoseconds(result.duration))
+}
+
+fn duration_nanoseconds(duration: Duration) -> f64 {
+    duration.as_nanos() as f64
+}
+
+fn print(scenarios: &[Scenario], measured: &mut [[Vec<f64>; FLOWS.len()]]) {
+    let minimum = |values: &[f64]| values.iter().copied().fold(f64::INFINITY, f64::min);
+    let median = |values: &mut Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    let floor: Vec<(f64, f64)> = measured[0].iter_mut().map(|values| (minimum(values), median(values))).collect();
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    let mut header = vec!["ns per packet, floor subtracted".to_owned()];
+    for flows in FLOWS {
+        header.extend([format!("{flows} flows: minimum"), "median".to_owned()]);
+    }
+    table.set_header(header);
+    for (scenario, measured) in scenarios.iter().zip(measured) {
+        let mut row = vec![scenario.name.to_owned()];
+        for (values, (floor_minimum, floor_median)) in measured.iter_mut().zip(&floor) {
+            row.push(format!("{:.0}", minimum(values) - floor_minimum));
+            row.push(format!("{:.0}", median(values) - floor_median));
+        }
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    println!("{table}");
+    for (flows, (minimum, median)) in FLOWS.iter().zip(&floor) {
+        println!("floor at {flows} flows (restore and XDP_PASS): minimum {minimum:.0}, median {median:.0}");
+    }
+    println!("{ROUNDS} interleaved rounds of {REPEAT} packets each");
+}
+
+/// The size of the program, before and after the kernel's compiler.
+fn describe(dataplane: &mut Dataplane) -> Result<()> {
+    let info = dataplane.xdp()?.info()?;
+    println!(
+        "program: {} instructions verified, {} bytes of BPF ({} instructions), {} bytes of machine code",
+        info.verified_instruction_count().unwrap_or_default(),
+        info.size_translated().unwrap_or_default(),
+        info.size_translated().unwrap_or_default() / 8,
+        info.size_jitted(),
+    );
+    Ok(())
+}
+
+fn clb_scenario(program: &ProgramFd, name: &'static str, packet: Vec<u8>, verdict: u32) -> Result<Scenario> {
+    Ok(Scenario { name, program: program.try_clone()?, packet, verdict })
+}
+
+fn load(bare: &mut Ebpf, name: &str) -> Result<ProgramFd> {
+    let program: &mut Xdp = bare.program_mut(name).with_context(|| format!("program {name}"))?.try_into()?;
+    program.load()?;
+    Ok(program.fd()?.try_clone()?)
+}
+
+/// The program with its maps, as the agent loads them: `dsr` on port 80, `nat` on port 8080, eight backends each.
+fn dataplane() -> Result<Dataplane> {
+    let mut listeners = std::collections::BTreeMap::new();
+    for (vip, prefix) in [("203.0.113.10", "10.0.1."), ("2001:db8::10", "fd00::")] {
+        for protocol in [Tcp, Udp] {
+            for (mode, port, backend_port) in [(Dsr, 80, 80), (Nat, 8080, 8081)] {
+                let backend = |number| {
+                    let address = format!("{prefix}{number}").parse().expect("an address");
+                    (BackendId { address, port: backend_port }, 10)
+                };
+                let id = ListenerId { vip: vip.parse()?, protocol, port };
+                let weights = (11..19).map(backend).collect();
+                listeners.insert(id, DesiredListener { mode, slots: 65_537, weights });
+            }
+        }
+    }
+    let settings = Settings { hash_seed: 7, drop_log: DropLog::Off };
+    let mut dataplane = Dataplane::load(settings, &listeners)?;
+    let next_hop = NextHop::new([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], LOOPBACK, 1_500);
+    let routes = [("0.0.0.0", 0), ("::", 0)]
+        .map(|(address, length)| (Prefix::new(address.parse().expect("an address"), length), next_hop));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let steps = plan(&listeners, &dataplane.actual());
+        dataplane.apply(steps, &|_, _| next_hop).await?;
+        dataplane.update_next_hops(&|_, _| next_hop, routes.into()).await
+    })?;
+    Ok(dataplane)
+}
+
+fn packet(protocol: Protocol, from: &str, to: &str) -> Vec<u8> {
+    let (from, to): (SocketAddr, SocketAddr) = (from.parse().expect("an endpoint"), to.parse().expect("an endpoint"));
+    let ethernet = PacketBuilder::ethernet2([2; 6], [4; 6]);
+    let network = match (from, to) {
+        (SocketAddr::V4(from), SocketAddr::V4(to)) => ethernet.ipv4(from.ip().octets(), to.ip().octets(), 64),
+        (SocketAddr::V6(from), SocketAddr::V6(to)) => ethernet.ipv6(from.ip().octets(), to.ip().octets(), 64),
+        _ => unreachable!("both ends are of one family"),
+    };
+    let (from, to) = (from.port(), to.port());
+    let mut bytes = Vec::new();
+    match protocol {
+        Tcp => network.tcp(from, to, 1, 1_024).write(&mut bytes, &[0; 64]),
+        Udp => network.udp(from, to).write(&mut bytes, &[0; 64]),
+    }
+    .expect("a vector takes all");
+    bytes
+}
+
+const CLIENT: &str = "198.51.100.10:40000";
+const CLIENT_V6: &str = "[2001:db8:ffff::10]:40000";
+const ELSEWHERE: &str = "192.0.2.7:80";
+/// One flow, and as many as there are in a busy minute.
+const FLOWS: [u32; 2] = [1, 1 << 20];
+const ROUNDS: usize = 9;
+const REPEAT: u32 = 1_000_000;
+const LOOPBACK: u32 = 1;
+const PASS: u32 = 2;
+const TX: u32 = 3;
