@@ -5,12 +5,12 @@
 
 mod desired;
 mod plan;
+mod privileges;
 mod status;
 
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
-use caps::{CapSet, Capability};
 use clb_common::{ForwardingMode, NextHop};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -64,7 +64,7 @@ enum Event {
 
 /// Runs the agent until a signal ends it.
 pub async fn run(options: Options, config: Config) -> anyhow::Result<()> {
-    check_privileges()?;
+    privileges::check()?;
     let (sender, requests) = mpsc::channel(REQUESTS);
     // Also the lock: two agents cannot answer on one socket.
     let _server = api::bind(&options.socket, sender)?;
@@ -76,6 +76,7 @@ pub async fn run(options: Options, config: Config) -> anyhow::Result<()> {
             return Ok(());
         }
     };
+    privileges::drop_others()?;
     control.serve(signals, requests).await
 }
 
@@ -252,17 +253,6 @@ impl Signals {
             }
         }
     }
-}
-
-fn check_privileges() -> anyhow::Result<()> {
-    for capability in [Capability::CAP_BPF, Capability::CAP_NET_ADMIN] {
-        if !caps::has_cap(None, CapSet::Effective, capability).context("read this process's capabilities")? {
-            bail!(
-                "loading an XDP program needs {capability}, which this process lacks\nhelp: run clb as root: `sudo clb run …`"
-            );
-        }
-    }
-    Ok(())
 }
 
 fn check_interface(network: &Network, name: &str) -> anyhow::Result<()> {
