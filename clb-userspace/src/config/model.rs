@@ -1,0 +1,167 @@
+//! The configuration as meant: what is left of a file that keeps all rules. Valid by construction: only
+//! [`super::load`] makes one.
+//!
+//! Listeners and backends stand in an order of their own, so that two files that say the same give equal values.
+
+use std::{net::IpAddr, time::Duration};
+
+use clb_common::Protocol;
+use serde::Deserialize;
+
+/// A load balancer and all that it does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Its id.
+    pub id: String,
+    /// Where the XDP program is attached.
+    pub interfaces: Vec<String>,
+    /// The key of the flow hash: as given, or derived from the id.
+    pub hash_seed: u64,
+    /// Ordered by VIP, protocol and port.
+    pub listeners: Vec<Listener>,
+}
+
+/// A VIP, a protocol and a port, and who serves them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Its name, unique in the configuration.
+    pub name: String,
+    /// The address that clients connect to.
+    pub vip: IpAddr,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The port that clients connect to.
+    pub port: u16,
+    /// How packets reach the backends.
+    pub forwarding: Forwarding,
+    /// The size of its slot table.
+    pub slots: u32,
+    /// What a client's packets have in common.
+    pub affinity: Affinity,
+    /// How long old connections keep a backend that lost its slots.
+    pub drain: Duration,
+    /// After how long without packets a remembered flow ends.
+    pub idle_timeout: Duration,
+    /// What becomes of the connections of a backend that fails its checks.
+    pub on_unhealthy: OnUnhealthy,
+    /// How backends are checked; `None`: they are not.
+    pub health_check: Option<HealthCheck>,
+    /// Ordered by address and port.
+    pub backends: Vec<Backend>,
+}
+
+/// How packets reach a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Forwarding {
+    /// Rewrite the MAC address; the backend answers the client itself.
+    Dsr,
+    /// Encapsulate in IP; the backend answers the client itself.
+    Ipip,
+    /// Encapsulate in UDP; the backend answers the client itself.
+    Gue,
+    /// Rewrite the destination; replies come back through clb.
+    Nat,
+    /// Rewrite both ends; replies come back through clb.
+    FullNat,
+}
+
+impl Forwarding {
+    /// The name as in the file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dsr => "dsr",
+            Self::Ipip => "ipip",
+            Self::Gue => "gue",
+            Self::Nat => "nat",
+            Self::FullNat => "full_nat",
+        }
+    }
+
+    /// Whether the backend gets the client's packet with the listener's port in it.
+    pub const fn keeps_the_port(self) -> bool {
+        matches!(self, Self::Dsr | Self::Ipip | Self::Gue)
+    }
+
+    /// Whether an IPv4 VIP can have an IPv6 backend and the other way round.
+    pub const fn crosses_families(self) -> bool {
+        matches!(self, Self::Ipip | Self::Gue)
+    }
+}
+
+/// Which packets must reach the same backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Affinity {
+    /// Those of one 5-tuple.
+    #[default]
+    Connection,
+    /// Those of one client address.
+    ClientIp,
+}
+
+/// What becomes of the connections of a backend that fails its checks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUnhealthy {
+    /// They go to another backend at once, so that clients notice and reconnect.
+    #[default]
+    Move,
+    /// They stay, as in a drain.
+    Keep,
+}
+
+/// How the backends of a listener are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What is asked.
+    pub kind: HealthCheckKind,
+    /// From one check to the next.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// So many good answers in a row make a backend healthy.
+    pub healthy: u8,
+    /// So many failures in a row make it unhealthy.
+    pub unhealthy: u8,
+}
+
+/// What a health check asks of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthCheckKind {
+    /// A TCP connection.
+    Tcp,
+    /// An HTTP response.
+    Http,
+    /// No ICMP error after a UDP datagram.
+    Udp,
+    /// An ICMP echo reply.
+    Icmp,
+}
+
+/// One bound target of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Its private IP.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// Its share of new connections, 0 to 100.
+    pub weight: u8,
+    /// As what it is bound.
+    pub kind: BackendKind,
+    /// The id of the CVM that it is on.
+    pub cvm: String,
+    /// The id of the ENI that has the address.
+    pub eni: String,
+}
+
+/// As what a backend is bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendKind {
+    /// The primary private IP of a CVM's primary ENI.
+    Cvm,
+    /// Any other private IP of an ENI.
+    Eni,
+}

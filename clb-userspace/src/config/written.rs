@@ -1,0 +1,462 @@
+//! The configuration as written: every key that the file may have, with the place of its value.
+//!
+//! A value is there, absent, or wrong. What is wrong is reported here, once, and is not used by any rule after that, so
+//! one mistake never causes a second report. A key that is nearly a known one is reported and then read as that one.
+
+use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
+
+use clb_common::Protocol;
+use serde::Deserialize;
+use serde_yaml::Number;
+
+use super::{
+    document::{Node, shortened},
+    model::{Affinity, Forwarding, HealthCheckKind, OnUnhealthy},
+    problem::{Code, Place, Problem},
+    reader::{
+        Fields, Leaf,
+        Need::{Optional, Required},
+        Reader,
+    },
+};
+
+/// A value with its place.
+#[derive(Clone, Copy, Debug)]
+pub struct Given<T> {
+    pub value: T,
+    pub place: Place,
+}
+
+impl<T> Given<T> {
+    /// A value that stands where the node does.
+    pub fn of(value: T, node: &Node<'_>) -> Self {
+        Self { value, place: node.place }
+    }
+}
+
+/// The value of a key.
+#[derive(Clone, Copy, Debug)]
+pub enum Field<T> {
+    /// The key is not there.
+    Absent,
+    /// The key is there or should be, and the problem is reported.
+    Wrong,
+    /// The value, and it is of the right type and in its range.
+    Given(Given<T>),
+}
+
+impl<T> Field<T> {
+    /// The same with what the value means.
+    pub fn map<U>(self, meaning: impl FnOnce(T) -> U) -> Field<U> {
+        match self {
+            Self::Absent => Field::Absent,
+            Self::Wrong => Field::Wrong,
+            Self::Given(Given { value, place }) => Field::Given(Given { value: meaning(value), place }),
+        }
+    }
+}
+
+impl<T: Copy> Field<T> {
+    /// The value with its place, if it is there and right.
+    pub fn given(&self) -> Option<Given<T>> {
+        match *self {
+            Self::Given(given) => Some(given),
+            Self::Absent | Self::Wrong => None,
+        }
+    }
+
+    /// The value, if it is there and right.
+    pub fn value(&self) -> Option<T> {
+        self.given().map(|given| given.value)
+    }
+
+    /// The value, or what stands for an absent one; nothing for a wrong one.
+    pub fn or(&self, default: T) -> Option<T> {
+        self.or_else(|| Some(default))
+    }
+
+    /// As [`Field::or`], where what stands for an absent value may be missing itself.
+    pub fn or_else(&self, default: impl FnOnce() -> Option<T>) -> Option<T> {
+        match *self {
+            Self::Given(given) => Some(given.value),
+            Self::Absent => default(),
+            Self::Wrong => None,
+        }
+    }
+}
+
+impl<T: Copy + Default> Field<T> {
+    /// As [`Field::or`], with the type's own default.
+    pub fn or_default(&self) -> Option<T> {
+        self.or(T::default())
+    }
+}
+
+/// A list, and whether all of it could be read.
+#[derive(Debug)]
+pub struct List<T> {
+    pub items: Vec<T>,
+    pub is_complete: bool,
+}
+
+/// The whole file.
+#[derive(Debug)]
+pub struct File<'t> {
+    pub load_balancer: LoadBalancer<'t>,
+    pub cvms: List<Cvm<'t>>,
+    pub enis: List<Eni<'t>>,
+    pub listeners: List<Listener<'t>>,
+    /// The key `listeners`, if it is there.
+    pub listeners_key: Option<Place>,
+}
+
+/// What holds for all listeners. All is wrong if the section is not there.
+#[derive(Debug)]
+pub struct LoadBalancer<'t> {
+    /// Its first key.
+    pub place: Place,
+    pub id: Field<&'t str>,
+    pub vpc: Field<&'t str>,
+    pub interfaces: Vec<&'t str>,
+    pub forwarding: Field<Forwarding>,
+    pub hash_seed: Field<u64>,
+    pub slots: Field<u32>,
+}
+
+/// A virtual machine.
+#[derive(Debug)]
+pub struct Cvm<'t> {
+    pub id: Field<&'t str>,
+    pub vpc: Field<&'t str>,
+    pub zone: Field<&'t str>,
+}
+
+/// A network interface with its addresses.
+#[derive(Debug)]
+pub struct Eni<'t> {
+    pub id: Field<&'t str>,
+    pub role: Field<Role>,
+    pub vpc: Field<&'t str>,
+    pub zone: Field<&'t str>,
+    pub attached_to: Field<&'t str>,
+    pub primary_ip: Field<IpAddr>,
+    pub secondary_ips: List<Given<IpAddr>>,
+}
+
+/// What an ENI is to its CVM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    Primary,
+    Secondary,
+}
+
+/// A listener.
+#[derive(Debug)]
+pub struct Listener<'t> {
+    /// Its first key.
+    pub place: Place,
+    pub name: Field<&'t str>,
+    pub vip: Field<IpAddr>,
+    pub protocol: Field<Protocol>,
+    pub port: Field<u16>,
+    pub forwarding: Field<Forwarding>,
+    pub slots: Field<u32>,
+    pub affinity: Field<Affinity>,
+    pub drain: Field<Duration>,
+    pub idle_timeout: Field<Duration>,
+    pub on_unhealthy: Field<OnUnhealthy>,
+    pub health_check: Field<HealthCheck>,
+    pub backends: List<Backend<'t>>,
+}
+
+/// How backends are checked.
+#[derive(Clone, Copy, Debug)]
+pub struct HealthCheck {
+    pub kind: Field<CheckKind>,
+    pub interval: Field<Duration>,
+    pub timeout: Field<Duration>,
+    pub healthy: Field<u8>,
+    pub unhealthy: Field<u8>,
+}
+
+/// The `type` of a health check; `None` is the word `none`.
+pub type CheckKind = Option<HealthCheckKind>;
+
+/// A backend.
+#[derive(Debug)]
+pub struct Backend<'t> {
+    pub target: Field<Target<'t>>,
+    pub port: Field<u16>,
+    pub weight: Field<u8>,
+}
+
+/// What a backend is bound as.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'t> {
+    Cvm(&'t str),
+    Eni(IpAddr),
+}
+
+/// The sizes that a slot table can have.
+pub const SLOT_TABLE_SIZES: [u32; 6] = [1021, 4093, 16381, 65537, 131_071, 655_373];
+
+const PORTS: RangeInclusive<u64> = 1..=65535;
+const WEIGHTS: RangeInclusive<u64> = 0..=100;
+const THRESHOLDS: RangeInclusive<u64> = 2..=10;
+const DRAINS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(1);
+const IDLE_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_mins(33);
+const INTERVALS: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_mins(5);
+const TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_mins(1);
+
+/// Reads the whole file; `None` if it is no mapping.
+pub fn read<'n>(root: &'n Node<'n>, problems: &mut Vec<Problem>) -> Option<File<'n>> {
+    let reader = &mut Reader::new(problems);
+    let keys = ["version", "load_balancer", "cvms", "enis", "listeners"];
+    let fields = reader.mapping("the file", root, &keys)?;
+    reader.field(&fields, "version", Required, version);
+    let load_balancer = reader.field(&fields, "load_balancer", Required, load_balancer);
+    Some(File {
+        load_balancer: match load_balancer {
+            Field::Given(given) => given.value,
+            Field::Absent | Field::Wrong => LoadBalancer::UNKNOWN,
+        },
+        cvms: reader.list(&fields, "cvms", cvm),
+        enis: reader.list(&fields, "enis", eni),
+        listeners: reader.list(&fields, "listeners", listener),
+        listeners_key: fields.find("listeners").map(|entry| entry.place),
+    })
+}
+
+fn version(reader: &mut Reader<'_>, key: &'static str, node: &Node<'_>) -> Field<()> {
+    if let Field::Given(Given { value, place }) = reader.leaf::<Number>(key, node)
+        && value.as_u64() != Some(1)
+    {
+        let message = format!("version {value} of the configuration file is not supported");
+        reader.report(Problem::new(Code::UnsupportedVersion, place, message, "write `version: 1`"));
+    }
+    Field::Absent
+}
+
+impl LoadBalancer<'_> {
+    /// What is known of a section that cannot be read.
+    const UNKNOWN: Self = Self {
+        place: Place { start: 0, end: 0, written: 0 },
+        id: Field::Wrong,
+        vpc: Field::Wrong,
+        interfaces: Vec::new(),
+        forwarding: Field::Wrong,
+        hash_seed: Field::Wrong,
+        slots: Field::Wrong,
+    };
+}
+
+fn load_balancer<'n>(reader: &mut Reader<'_>, _: &'static str, node: &'n Node<'n>) -> Field<LoadBalancer<'n>> {
+    let keys = ["id", "vpc", "interfaces", "forwarding", "hash_seed", "slots"];
+    let Some(fields) = reader.mapping("`load_balancer`", node, &keys) else { return Field::Wrong };
+    let value = LoadBalancer {
+        place: fields.place,
+        id: reader.field(&fields, "id", Required, Reader::text),
+        vpc: reader.field(&fields, "vpc", Required, Reader::text),
+        interfaces: interfaces(reader, &fields),
+        forwarding: reader.field(&fields, "forwarding", Optional, Reader::leaf),
+        hash_seed: reader.field(&fields, "hash_seed", Optional, |reader, key, node| {
+            reader.number((Code::Syntax, 0..=u64::MAX), key, node)
+        }),
+        slots: reader.field(&fields, "slots", Optional, slots),
+    };
+    Field::Given(Given { value, place: fields.place })
+}
+
+fn interfaces<'n>(reader: &mut Reader<'_>, fields: &Fields<'n>) -> Vec<&'n str> {
+    let required = reader.field(fields, "interfaces", Required, |_, _, node| Field::Given(Given::of((), node)));
+    let list = reader.list(fields, "interfaces", |reader, node| reader.text("interfaces", node).value());
+    if let Field::Given(Given { place, .. }) = required
+        && list.is_complete
+        && list.items.is_empty()
+    {
+        let help = "name the network interfaces that clients' packets come in on: `interfaces: [eth0]`";
+        reader.report(Problem::new(Code::Syntax, place, "`interfaces` is empty", help));
+    }
+    list.items
+}
+
+fn cvm<'n>(reader: &mut Reader<'_>, node: &'n Node<'n>) -> Option<Cvm<'n>> {
+    let fields = reader.mapping("a CVM", node, &["id", "vpc", "zone"])?;
+    Some(Cvm {
+        id: reader.field(&fields, "id", Required, Reader::text),
+        vpc: reader.field(&fields, "vpc", Required, Reader::text),
+        zone: reader.field(&fields, "zone", Required, Reader::text),
+    })
+}
+
+fn eni<'n>(reader: &mut Reader<'_>, node: &'n Node<'n>) -> Option<Eni<'n>> {
+    let keys = ["id", "role", "vpc", "zone", "attached_to", "primary_ip", "secondary_ips"];
+    let fields = reader.mapping("an ENI", node, &keys)?;
+    Some(Eni {
+        id: reader.field(&fields, "id", Required, Reader::text),
+        role: reader.field(&fields, "role", Required, Reader::leaf),
+        vpc: reader.field(&fields, "vpc", Required, Reader::text),
+        zone: reader.field(&fields, "zone", Required, Reader::text),
+        attached_to: reader.field(&fields, "attached_to", Optional, Reader::text),
+        primary_ip: reader.field(&fields, "primary_ip", Required, Reader::address),
+        secondary_ips: reader
+            .list(&fields, "secondary_ips", |reader, node| reader.address("secondary_ips", node).given()),
+    })
+}
+
+fn listener<'n>(reader: &mut Reader<'_>, node: &'n Node<'n>) -> Option<Listener<'n>> {
+    let keys = [
+        "name",
+        "vip",
+        "protocol",
+        "port",
+        "forwarding",
+        "slots",
+        "affinity",
+        "drain",
+        "idle_timeout",
+        "on_unhealthy",
+        "health_check",
+        "backends",
+    ];
+    let fields = reader.mapping("a listener", node, &keys)?;
+    let drain = |reader: &mut Reader<'_>, key, node| reader.duration((Code::DrainRange, DRAINS), key, node);
+    let idle = |reader: &mut Reader<'_>, key, node| reader.duration((Code::IdleTimeoutRange, IDLE_TIMEOUTS), key, node);
+    Some(Listener {
+        place: fields.place,
+        name: reader.field(&fields, "name", Required, Reader::text),
+        vip: reader.field(&fields, "vip", Required, Reader::address),
+        protocol: reader.field(&fields, "protocol", Required, protocol),
+        port: reader.field(&fields, "port", Required, port),
+        forwarding: reader.field(&fields, "forwarding", Optional, Reader::leaf),
+        slots: reader.field(&fields, "slots", Optional, slots),
+        affinity: reader.field(&fields, "affinity", Optional, Reader::leaf),
+        drain: reader.field(&fields, "drain", Optional, drain),
+        idle_timeout: reader.field(&fields, "idle_timeout", Optional, idle),
+        on_unhealthy: reader.field(&fields, "on_unhealthy", Optional, Reader::leaf),
+        health_check: reader.field(&fields, "health_check", Optional, health_check),
+        backends: reader.list(&fields, "backends", backend),
+    })
+}
+
+fn protocol(reader: &mut Reader<'_>, key: &'static str, node: &Node<'_>) -> Field<Protocol> {
+    let Field::Given(Given { value, place }) = reader.leaf::<&str>(key, node) else { return Field::Wrong };
+    let value = match value {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        other => {
+            let help = match other.to_ascii_lowercase().as_str() {
+                "tcp" => "write `tcp`, in small letters",
+                "udp" => "write `udp`, in small letters",
+                "http" | "https" | "tls" | "ssl" | "tcp_ssl" | "http2" | "grpc" | "quic" => {
+                    "HTTP, HTTPS and TLS listeners are layer 7, and clb is layer 4: write `tcp`, and let the backends \
+                     end the connection"
+                }
+                _ => "write `tcp` or `udp`; HTTP, HTTPS and TLS listeners are layer 7",
+            };
+            let message = format!("the protocol `{}` is not supported", shortened(other));
+            reader.report(Problem::new(Code::UnsupportedProtocol, place, message, help));
+            return Field::Wrong;
+        }
+    };
+    Field::Given(Given { value, place })
+}
+
+fn port(reader: &mut Reader<'_>, key: &'static str, node: &Node<'_>) -> Field<u16> {
+    reader.number((Code::PortRange, PORTS), key, node)
+}
+
+fn slots(reader: &mut Reader<'_>, key: &'static str, node: &Node<'_>) -> Field<u32> {
+    let Field::Given(Given { value, place }) = reader.leaf::<Number>(key, node) else { return Field::Wrong };
+    let size = value.as_u64().and_then(|value| SLOT_TABLE_SIZES.into_iter().find(|&size| u64::from(size) == value));
+    if let Some(value) = size {
+        return Field::Given(Given { value, place });
+    }
+    let message = format!("a slot table cannot have {value} slots");
+    let help = "write one of 1021, 4093, 16381, 65537, 131071, 655373";
+    reader.report(Problem::new(Code::SlotsRange, place, message, help));
+    Field::Wrong
+}
+
+fn health_check<'n>(reader: &mut Reader<'_>, _: &'static str, node: &'n Node<'n>) -> Field<HealthCheck> {
+    let keys = ["type", "interval", "timeout", "healthy", "unhealthy"];
+    let Some(fields) = reader.mapping("a health check", node, &keys) else { return Field::Wrong };
+    let code = Code::HealthCheckRange;
+    let threshold = |reader: &mut Reader<'_>, key, node| reader.number((code, THRESHOLDS), key, node);
+    let value = HealthCheck {
+        kind: reader.field(&fields, "type", Required, check_kind),
+        interval: reader
+            .field(&fields, "interval", Optional, |reader, key, node| reader.duration((code, INTERVALS), key, node)),
+        timeout: reader
+            .field(&fields, "timeout", Optional, |reader, key, node| reader.duration((code, TIMEOUTS), key, node)),
+        healthy: reader.field(&fields, "healthy", Optional, threshold),
+        unhealthy: reader.field(&fields, "unhealthy", Optional, threshold),
+    };
+    Field::Given(Given { value, place: fields.place })
+}
+
+fn check_kind<'n>(reader: &mut Reader<'_>, key: &'static str, node: &'n Node<'n>) -> Field<CheckKind> {
+    let Field::Given(Given { value, place }) = reader.leaf::<&str>(key, node) else { return Field::Wrong };
+    let value = match node.read() {
+        Some(kind) => Some(kind),
+        None if value == "none" => None,
+        None => {
+            let message = format!("there is no health check of type `{}`", shortened(value));
+            let help = "write `tcp` or `http` for a TCP listener, `udp` or `icmp` for a UDP listener, or `none`";
+            reader.report(Problem::new(Code::HealthCheckType, place, message, help));
+            return Field::Wrong;
+        }
+    };
+    Field::Given(Given { value, place })
+}
+
+fn backend<'n>(reader: &mut Reader<'_>, node: &'n Node<'n>) -> Option<Backend<'n>> {
+    let fields = reader.mapping("a backend", node, &["cvm", "eni", "port", "weight"])?;
+    let cvm = reader.field(&fields, "cvm", Optional, Reader::text).map(Target::Cvm);
+    let eni = reader.field(&fields, "eni", Optional, Reader::address).map(Target::Eni);
+    let backend_kind = |message| {
+        let help = "write `cvm: ID` for the primary private IP of a CVM, or `eni: ADDRESS` for any other address";
+        Problem::new(Code::BackendKind, fields.place, message, help)
+    };
+    let target = match (cvm, eni) {
+        (Field::Absent, Field::Absent) => {
+            reader.report(backend_kind("a backend needs `cvm` or `eni`"));
+            Field::Wrong
+        }
+        (target, Field::Absent) | (Field::Absent, target) => target,
+        (cvm, eni) => {
+            let mut problem = backend_kind("a backend cannot have both `cvm` and `eni`");
+            for (field, text) in [(cvm, "a CVM here"), (eni, "an ENI's address here")] {
+                if let Some(given) = field.given() {
+                    problem = problem.label(given.place, text);
+                }
+            }
+            reader.report(problem);
+            Field::Wrong
+        }
+    };
+    Some(Backend {
+        target,
+        port: reader.field(&fields, "port", Optional, port),
+        weight: reader.field(&fields, "weight", Optional, |reader, key, node| {
+            reader.number((Code::WeightRange, WEIGHTS), key, node)
+        }),
+    })
+}
+
+impl Leaf<'_> for Forwarding {
+    const EXPECTED: &'static str = "`dsr`, `ipip`, `gue`, `nat` or `full_nat`";
+}
+
+impl Leaf<'_> for Affinity {
+    const EXPECTED: &'static str = "`connection` or `client_ip`";
+}
+
+impl Leaf<'_> for OnUnhealthy {
+    const EXPECTED: &'static str = "`move` or `keep`";
+}
+
+impl Leaf<'_> for Role {
+    const EXPECTED: &'static str = "`primary` or `secondary`";
+}
