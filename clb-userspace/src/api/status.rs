@@ -15,7 +15,7 @@ pub struct Status {
     pub passed: u64,
     /// Dropped packets by reason.
     pub drops: BTreeMap<String, u64>,
-    /// In the order of the file.
+    /// By VIP, protocol and port.
     pub listeners: Vec<ListenerStatus>,
 }
 
@@ -47,7 +47,7 @@ pub struct ListenerStatus {
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// In the order of the file.
+    /// By address and port.
     pub backends: Vec<BackendStatus>,
 }
 
