@@ -6,7 +6,7 @@
 use crate::apt::{self, Apt, Family, INSTALL, Lists};
 use crate::linker::{self, Linker};
 use crate::machine::{HostTool, Machine, Program, Purpose};
-use crate::toolchain::{self, Asked, Compiler, Presence, Toolchain, VARIABLE};
+use crate::toolchain::{self, Asked, Compiler, Installed, Presence, Toolchain, VARIABLE};
 use crate::workspace::Privilege;
 
 /// What a task builds the XDP program with.
@@ -57,14 +57,15 @@ pub fn complete(machine: &Machine, purpose: Purpose) -> Option<Tools> {
 /// Everything that `purpose` needs and `machine` lacks, in the order to install it.
 pub fn plan(machine: &Machine, purpose: Purpose, sources: &Sources) -> Vec<Item> {
     let mut items = Vec::new();
-    let (toolchain, llvm) = if let Some((toolchain, installed)) = machine.toolchain() {
-        (Some(toolchain), Some(installed.compiler.llvm))
-    } else {
-        let Acquisition { toolchain, how, llvm } = acquire_toolchain(machine, sources);
-        let thing = "rustc with core's source".to_owned();
-        items.push(Item { thing, why: "compiles the XDP program for the BPF target", how });
-        (toolchain, llvm)
-    };
+    let (toolchain, llvm) =
+        if let Some((toolchain, installed)) = machine.toolchain().filter(|found| has_linker(machine, sources, found)) {
+            (Some(toolchain), Some(installed.compiler.llvm))
+        } else {
+            let Acquisition { toolchain, how, llvm } = acquire_toolchain(machine, sources);
+            let thing = "rustc with core's source".to_owned();
+            items.push(Item { thing, why: "compiles the XDP program for the BPF target", how });
+            (toolchain, llvm)
+        };
     if let Some(llvm) = llvm
         && linker::choose(&machine.linkers, llvm).is_none()
     {
@@ -80,13 +81,27 @@ pub fn plan(machine: &Machine, purpose: Purpose, sources: &Sources) -> Vec<Item>
     items
 }
 
+/// Whether a linker for this toolchain is here or can be had. If not, and nobody asked for the toolchain by name, Debian's
+/// comes instead: a nightly may be ahead of every LLVM that there is a package of.
+fn has_linker(machine: &Machine, sources: &Sources, (toolchain, installed): &(Toolchain, Installed)) -> bool {
+    let llvm = installed.compiler.llvm;
+    let is_replaceable = machine.asked == Asked::Either
+        && matches!(toolchain, Toolchain::Rustup(_))
+        && sources.apt.as_ref().is_some_and(|apt| apt.family().is_some());
+    !is_replaceable
+        || linker::choose(&machine.linkers, llvm).is_some()
+        || acquire_linker(machine, sources, llvm).iter().all(|item| !matches!(item.how, How::ByHand(_)))
+}
+
 /// Whether newer package lists could change `items`.
 pub fn wants_new_lists(items: &[Item], sources: &Sources) -> bool {
     let Some(apt) = sources.apt.as_ref().filter(|apt| apt.lists == Lists::AsFound) else { return false };
     items.iter().any(|item| match &item.how {
         How::Packages(packages) => packages.iter().any(|package| !apt.offers(package)),
         How::ByHand(_) => true,
-        How::Rustup(_) | How::BuildLinker { .. } => false,
+        // Lists that are there in part only, as on a new machine, may not offer the compiler that a mirror has.
+        How::Rustup(_) => apt.family().is_none(),
+        How::BuildLinker { .. } => false,
     })
 }
 

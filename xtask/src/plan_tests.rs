@@ -48,8 +48,10 @@ fn new_lists_are_fetched_once_and_only_for_packages_that_are_unknown() {
         ("every package is known", debian(Lists::AsFound), false),
         ("the lists are missing", Apt::with(Lists::AsFound, None, &[]), true),
         ("even new lists do not know them", Apt::with(Lists::Refreshed, None, &[]), false),
+        ("the lists are those of an installer, and rustup could help out", with_old_compiler(Lists::AsFound), true),
+        ("the release has only an old compiler, and rustup must help out", with_old_compiler(Lists::Refreshed), false),
     ] {
-        let sources = sources(Some(apt), Presence::Absent);
+        let sources = sources(Some(apt), Presence::Here);
         let items = plan(&missing, Purpose::Build, &sources);
         assert_eq!(wants_new_lists(&items, &sources), expected, "{name}");
     }
@@ -73,6 +75,25 @@ fn cases() -> Vec<Case> {
             things: &["rustc with core's source", "LLVM 22 to build with", "bpf-linker", "ip", "ethtool"],
             commands: "    apt-get update\n    apt-get install --yes --no-install-recommends rustc-web cargo-web \
                        rust-web-src llvm-22-dev iproute2 ethtool\n    cargo xtask setup\n",
+        },
+        Case {
+            name: "a nightly that is ahead of every LLVM of Debian: Debian's compiler comes instead",
+            machine: machine(None, Some(ahead_of_debian()), vec![], vec![]),
+            purpose: Purpose::Build,
+            privilege: Privilege::Root,
+            sources: sources(Some(debian(Lists::Refreshed)), Presence::Here),
+            things: &["rustc with core's source", "LLVM 22 to build with", "bpf-linker"],
+            commands: "    apt-get update\n    apt-get install --yes --no-install-recommends rustc-web cargo-web \
+                       rust-web-src llvm-22-dev\n    cargo xtask setup\n",
+        },
+        Case {
+            name: "a nightly that is ahead of Debian, and its linker: nothing is missing",
+            machine: machine(None, Some(ahead_of_debian()), vec![linker(23)], vec![]),
+            purpose: Purpose::Build,
+            privilege: Privilege::Root,
+            sources: sources(Some(debian(Lists::Refreshed)), Presence::Here),
+            things: &[],
+            commands: "    cargo xtask setup\n",
         },
         Case {
             name: "a clean Debian, as a user, for linting",
@@ -178,6 +199,11 @@ fn installed(source: Presence, clippy: Presence) -> Installed {
     Installed { compiler, source, clippy }
 }
 
+fn ahead_of_debian() -> Installed {
+    let compiler = Compiler { release: Version { major: 1, minor: 99 }, llvm: 23 };
+    Installed { compiler, ..installed(Presence::Here, Presence::Here) }
+}
+
 fn linker(llvm: u32) -> Linker {
     Linker { path: PathBuf::from("bpf-linker"), version: Version { major: 0, minor: 13 }, llvm }
 }
@@ -194,6 +220,11 @@ fn sources(apt: Option<Apt>, rustup: Presence) -> Sources {
 fn debian(lists: Lists) -> Apt {
     let offered = |name| (name, None, Some("1.99.0+dfsg1-1"));
     Apt::with(lists, Some(22), &PACKAGES.map(offered))
+}
+
+/// A Debian that offers a compiler older than the workspace takes.
+fn with_old_compiler(lists: Lists) -> Apt {
+    Apt::with(lists, Some(14), &["rustc", "rustc-web"].map(|name| (name, None, Some("1.63.0+dfsg1-2"))))
 }
 
 /// The same with the compiler and cargo installed.
