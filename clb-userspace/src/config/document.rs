@@ -26,8 +26,9 @@ use super::problem::{Code, Place, Problem};
 pub const MAX_FILE_BYTES: usize = 64 << 20;
 /// How deep lists and mappings may nest. The configuration needs 6.
 const MAX_DEPTH: usize = 32;
-/// How many keys and values a file may have, aliases counted as often as they are used.
-const MAX_NODES: usize = 8_000_000;
+/// How many keys and values a file may have, aliases counted as often as they are used. Half a million backends with three
+/// keys each need 3.5 million; the bound keeps a hostile file below 1 GiB of memory.
+const MAX_NODES: usize = 5_000_000;
 
 /// A value with its place.
 #[derive(Clone, Debug)]

@@ -83,7 +83,8 @@ pub fn load(file_name: &str, text: &[u8]) -> Result<Loaded, Problems> {
         Ok(text) => text,
         Err(error) => {
             let at = error.valid_up_to();
-            let place = Place::new(at, at + 1);
+            // What stands there in the text that is shown.
+            let place = Place::new(at, at + char::REPLACEMENT_CHARACTER.len_utf8());
             let message = format!("the byte 0x{:02x} is not UTF-8", text[at]);
             let problem = Problem::new(Code::Syntax, place, message, "save the file with the encoding UTF-8");
             return refused(&String::from_utf8_lossy(text), problem);
