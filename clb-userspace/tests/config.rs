@@ -248,6 +248,11 @@ fn one_mistake_is_reported_once() {
             found: &[("syntax", 34, 17)],
         },
         Case {
+            name: "a mapping that ran into the one before it",
+            text: good_with(&[("  - id: ins-web2\n", "    id: ins-web2\n")]),
+            found: &[("syntax", 12, 5), ("syntax", 13, 5), ("syntax", 14, 5)],
+        },
+        Case {
             name: "a merge key",
             text: good_with(&[("  - id: ins-web2", "  - <<: {vpc: x}\n    id: ins-web2")]),
             found: &[("unknown-key", 12, 5)],

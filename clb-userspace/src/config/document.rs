@@ -9,11 +9,7 @@
 
 mod characters;
 
-use std::{
-    borrow::Cow,
-    collections::{HashMap, HashSet},
-    str::FromStr,
-};
+use std::{borrow::Cow, collections::HashMap, str::FromStr};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 use serde::{Deserialize, de::value::BorrowedStrDeserializer};
@@ -309,24 +305,28 @@ impl<'t, 'p> Builder<'t, 'p> {
         Ok(())
     }
 
-    /// Reports every key that stands again in one mapping, and leaves the first.
-    fn without_duplicates(&mut self, entries: Vec<Entry<'t>>) -> Vec<Entry<'t>> {
+    /// Reports every key that stands again in one mapping. Which value is meant is not known, so the first has none.
+    fn without_duplicates(&mut self, mut entries: Vec<Entry<'t>>) -> Vec<Entry<'t>> {
         const FEW: usize = 20;
         let is_duplicate = |at: usize| entries[..at].iter().any(|earlier| earlier.key == entries[at].key);
         if entries.len() <= FEW && !(1..entries.len()).any(is_duplicate) {
             return entries;
         }
         let mut seen = HashMap::new();
-        let mut duplicates = HashSet::new();
+        let mut duplicates = HashMap::new();
         for (at, entry) in entries.iter().enumerate() {
-            let first = *seen.entry(&*entry.key).or_insert(entry.place);
-            if first != entry.place {
-                duplicates.insert(at);
+            let first = *seen.entry(&*entry.key).or_insert(at);
+            if first != at {
+                duplicates.insert(at, first);
                 let message = format!("the key `{}` stands twice in one mapping", shortened(&entry.key));
-                self.problems.push(syntax(entry.place, message, "keep one of them").label(first, "first given here"));
+                let problem = syntax(entry.place, message, "keep one of them");
+                self.problems.push(problem.label(entries[first].place, "first given here"));
             }
         }
-        let kept = entries.into_iter().enumerate().filter(|(at, _)| !duplicates.contains(at));
+        for &first in duplicates.values() {
+            entries[first].value.content = Content::Unreadable;
+        }
+        let kept = entries.into_iter().enumerate().filter(|(at, _)| !duplicates.contains_key(at));
         kept.map(|(_, entry)| entry).collect()
     }
 
