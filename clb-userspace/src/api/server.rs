@@ -46,7 +46,9 @@ pub fn bind(path: &Path, requests: mpsc::Sender<Request>) -> anyhow::Result<Serv
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("look at {}", path.display())),
     }
-    let listener = UnixListener::bind(path).with_context(|| format!("open the socket {}", path.display()))?;
+    let listener = UnixListener::bind(path).with_context(|| {
+        format!("open the socket {}\nhelp: name a place in a folder that is there with `--socket PATH`", path.display())
+    })?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))
         .with_context(|| format!("restrict {} to its owner", path.display()))?;
     Ok(Server { path: path.to_owned(), accepting: tokio::spawn(accept(listener, requests)) })

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::{COULD_NOT_RUN, CheckArguments, Format, PROBLEM_FOUND, render_error, stderr_color};
+use super::{
+    COULD_NOT_RUN, CheckArguments, Format, PROBLEM_FOUND, print, render_error, stderr_color, tell, unreadable,
+};
 use crate::config::{self, Problems, ReadError};
 
 pub fn check(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
@@ -13,7 +15,7 @@ pub fn check(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
             Ok(loaded) => loaded.warnings,
             Err(ReadError::Problems(problems)) => problems,
             Err(error @ ReadError::Io { .. }) => {
-                eprint!("{}", render_error(&error.into()));
+                tell(&render_error(&unreadable(&error)));
                 worst = COULD_NOT_RUN;
                 continue;
             }
@@ -23,8 +25,8 @@ pub fn check(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
         }
         match arguments.format {
             Format::Text => {
-                eprint!("{}", problems.render(stderr_color()));
-                eprintln!("{}: {}", file.display(), summary(&problems));
+                tell(&problems.render(stderr_color()));
+                tell(&format!("{}: {}\n", file.display(), summary(&problems)));
             }
             Format::Json => match problems.to_json() {
                 serde_json::Value::Array(list) => found.extend(list),
@@ -33,7 +35,7 @@ pub fn check(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
         }
     }
     if let Format::Json = arguments.format {
-        println!("{}", serde_json::to_string_pretty(&found)?);
+        print(&format!("{}\n", serde_json::to_string_pretty(&found)?))?;
     }
     Ok(ExitCode::from(worst))
 }

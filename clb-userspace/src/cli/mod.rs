@@ -7,11 +7,19 @@ mod check;
 mod run;
 mod status;
 
-use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
+use anyhow::{Context as _, anyhow};
 use clap::{Parser, Subcommand};
 
-use crate::{config::Color, dataplane::AttachMode};
+use crate::{
+    config::{Color, ReadError},
+    dataplane::AttachMode,
+};
 
 /// A layer-4 load balancer on XDP.
 #[derive(Debug, Parser)]
@@ -102,7 +110,7 @@ pub fn main() -> ExitCode {
         Verb::Status(arguments) => status::status(&arguments),
     };
     done.unwrap_or_else(|error| {
-        eprint!("{}", render_error(&error));
+        tell(&render_error(&error));
         ExitCode::from(COULD_NOT_RUN)
     })
 }
@@ -127,10 +135,35 @@ fn render_error(error: &anyhow::Error) -> String {
     rendered
 }
 
+/// Says what to do about a file that cannot be read.
+fn unreadable(error: &ReadError) -> anyhow::Error {
+    let help = match error {
+        ReadError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            "`ls -l` shows who may read it"
+        }
+        _ => "check the path: the configuration is one YAML file",
+    };
+    anyhow!("{error}\nhelp: {help}")
+}
+
+/// Talk, on standard error. Whoever read it may have gone away, which stops nothing.
+fn tell(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// Data, on standard output. A reader that has seen enough is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("write to standard output"),
+    }
+}
+
 /// Colour, unless it is not wanted or goes where nobody looks.
 fn stderr_color() -> Color {
     let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    if wanted && std::io::stderr().is_terminal() { Color::Always } else { Color::Never }
+    if wanted && io::stderr().is_terminal() { Color::Always } else { Color::Never }
 }
 
 const PROBLEM_FOUND: u8 = 1;

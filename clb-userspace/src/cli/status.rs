@@ -5,18 +5,14 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 
-use super::StatusArguments;
+use super::{StatusArguments, print};
 use crate::api::{self, BackendStatus, ListenerStatus, NextHopState, Status};
 
 pub fn status(arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
     let StatusArguments { json, socket } = arguments;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
     let status = runtime.block_on(api::status(&socket.socket))?;
-    if *json {
-        println!("{}", serde_json::to_string_pretty(&status)?);
-    } else {
-        print!("{}", render(&status));
-    }
+    print(&if *json { format!("{}\n", serde_json::to_string_pretty(&status)?) } else { render(&status) })?;
     Ok(ExitCode::SUCCESS)
 }
 
