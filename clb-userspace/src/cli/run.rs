@@ -1,13 +1,13 @@
 //! `clb run`: the agent.
 
-use std::{io::IsTerminal as _, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use super::{PROBLEM_FOUND, RunArguments, check::summary, stderr_color};
+use super::{PROBLEM_FOUND, RunArguments, check::summary, stderr_color, tell, unreadable};
 use crate::{
-    config::{self, ReadError},
+    config::{self, Color, ReadError},
     control::{self, Options},
     dataplane::DropLog,
 };
@@ -18,20 +18,19 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
     let loaded = match config::read(file) {
         Ok(loaded) => loaded,
         Err(ReadError::Problems(problems)) => {
-            eprint!("{}", problems.render(stderr_color()));
-            eprintln!("{}: {}; nothing was started", file.display(), summary(&problems));
+            tell(&problems.render(stderr_color()));
+            tell(&format!("{}: {}; nothing was started\n", file.display(), summary(&problems)));
             return Ok(ExitCode::from(PROBLEM_FOUND));
         }
-        Err(error @ ReadError::Io { .. }) => return Err(error.into()),
+        Err(error @ ReadError::Io { .. }) => return Err(unreadable(&error)),
     };
-    eprint!("{}", loaded.warnings.render(stderr_color()));
+    tell(&loaded.warnings.render(stderr_color()));
     let options = Options {
         file: file.clone(),
         xdp_mode: *xdp_mode,
         unresolved: if *allow_unresolved { control::Unresolved::Allow } else { control::Unresolved::Refuse },
         drop_log: if *log_drops { DropLog::On } else { DropLog::Off },
         socket: socket.socket.clone(),
-        color: stderr_color(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
     runtime.block_on(control::run(options, loaded.config))?;
@@ -40,11 +39,12 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
 
 fn start_logging() -> anyhow::Result<()> {
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).with_env_var("CLB_LOG");
-    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     tracing_subscriber::fmt()
         .with_env_filter(filter.from_env().context("read the log filter in CLB_LOG")?)
         .with_writer(std::io::stderr)
-        .with_ansi(color)
+        // It would tell of them on standard error, and panic if nobody reads that any more.
+        .log_internal_errors(false)
+        .with_ansi(stderr_color() == Color::Always)
         .with_target(false)
         .try_init()
         .map_err(|error| anyhow::anyhow!("start logging: {error}"))

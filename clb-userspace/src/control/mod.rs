@@ -40,8 +40,6 @@ pub struct Options {
     pub drop_log: DropLog,
     /// Where commands ask.
     pub socket: PathBuf,
-    /// For problems of the file.
-    pub color: Color,
 }
 
 /// What to do at the start if the next hop of a backend is not known.
@@ -87,7 +85,7 @@ struct Control {
     network: Network,
     dataplane: Dataplane,
     unresolved_clients: UnresolvedClients,
-    unresolved: BTreeSet<IpAddr>,
+    unresolved: BTreeSet<(IpAddr, Reach)>,
 }
 
 impl Control {
@@ -105,8 +103,9 @@ impl Control {
         let settings = Settings { hash_seed: config.hash_seed, drop_log: options.drop_log };
         let mut dataplane = Dataplane::load(settings, &desired)?;
         let unresolved_clients = dataplane.unresolved_clients()?;
+        apply(&config, &network, &mut dataplane).await?;
         let mut control = Self { options, config, network, dataplane, unresolved_clients, unresolved: BTreeSet::new() };
-        control.apply().await?;
+        control.follow_network().await?;
         control.attach()?;
         Ok(control)
     }
@@ -125,11 +124,7 @@ impl Control {
             };
             match event {
                 Event::Reload => self.reload().await,
-                Event::NetworkChanged => {
-                    if let Err(error) = self.follow_network().await {
-                        warn!("next hops are not up to date: {error:#}");
-                    }
-                }
+                Event::NetworkChanged => self.follow_network_or_say().await,
                 Event::ClientsUnresolved(clients) => clients.into_iter().for_each(|client| self.network.ask(client)),
                 // The asker may have gone meanwhile.
                 Event::Request(Request::Status(answer)) => drop(answer.send(self.status())),
@@ -146,38 +141,35 @@ impl Control {
         let file = self.options.file.display().to_string();
         match self.try_reload().await {
             Ok(steps) => info!("{file} read again: {steps} listeners changed"),
-            Err(error) => {
-                if let Some(ReadError::Problems(problems)) = error.downcast_ref() {
-                    eprint!("{}", problems.render(self.options.color));
-                    warn!("{file} has {} errors: the configuration in force stays", problems.errors());
-                } else {
-                    warn!("{file} is not taken, the configuration in force stays: {error:#}");
+            Err(error) => match error.downcast_ref() {
+                Some(ReadError::Problems(problems)) => {
+                    let shown = problems.render(Color::Never);
+                    warn!("{file} has {} errors: the configuration in force stays\n{shown}", problems.errors());
                 }
-            }
+                Some(error @ ReadError::Io { .. }) => warn!("the configuration in force stays: {error}"),
+                None => warn!("{file} is not taken, the configuration in force stays: {error:#}"),
+            },
         }
     }
 
     async fn try_reload(&mut self) -> anyhow::Result<usize> {
         let loaded = config::read(&self.options.file)?;
-        eprint!("{}", loaded.warnings.render(self.options.color));
-        let steps = plan(&desired::desired(&loaded.config)?, &self.dataplane.actual()).len();
-        refuse_what_needs_a_restart(&self.config, &loaded.config)?;
-        say_what_is_not_done_yet(&loaded.config);
-        let before = std::mem::replace(&mut self.config, loaded.config);
-        if let Err(error) = self.apply().await {
-            self.config = before;
-            return Err(error);
+        if !loaded.warnings.is_empty() {
+            warn!("{} warnings\n{}", loaded.warnings.len(), loaded.warnings.render(Color::Never));
         }
+        refuse_what_needs_a_restart(&self.config, &loaded.config)?;
+        let steps = apply(&loaded.config, &self.network, &mut self.dataplane).await?;
+        self.config = loaded.config;
+        say_what_is_not_done_yet(&self.config);
+        self.network.keep_resolved(addresses(&self.config));
+        self.follow_network_or_say().await;
         Ok(steps)
     }
 
-    /// Makes the data plane what the configuration says.
-    async fn apply(&mut self) -> anyhow::Result<()> {
-        let steps = plan(&desired::desired(&self.config)?, &self.dataplane.actual());
-        self.network.keep_resolved(addresses(&self.config));
-        let Self { network, dataplane, .. } = self;
-        dataplane.apply(steps, &|mode, address| resolve(network, mode, address)).await?;
-        self.follow_network().await
+    async fn follow_network_or_say(&mut self) {
+        if let Err(error) = self.follow_network().await {
+            warn!("next hops are not up to date: {error:#}");
+        }
     }
 
     /// Makes next hops and routes what the network says.
@@ -192,18 +184,18 @@ impl Control {
     /// Logs what became reachable and what no longer is.
     fn report_next_hops(&mut self) {
         let mut unresolved = BTreeSet::new();
-        for (address, reach) in addresses(&self.config) {
+        for wanted @ (address, reach) in addresses(&self.config) {
             match self.network.next_hop(address, reach) {
                 Ok(hop) => {
-                    if self.unresolved.contains(&address) {
+                    if self.unresolved.contains(&wanted) {
                         info!("backend {address} is reachable again: {}", status::describe(&hop));
                     }
                 }
                 Err(reason) => {
-                    if !self.unresolved.contains(&address) {
+                    if !self.unresolved.contains(&wanted) {
                         warn!("backend {address} is not reachable, its packets are dropped: {reason}");
                     }
-                    unresolved.insert(address);
+                    unresolved.insert(wanted);
                 }
             }
         }
@@ -218,6 +210,14 @@ impl Control {
         }
         Ok(())
     }
+}
+
+/// Makes the data plane what a configuration says, and returns how many steps that took.
+async fn apply(config: &Config, network: &Network, dataplane: &mut Dataplane) -> anyhow::Result<usize> {
+    let steps = plan(&desired::desired(config)?, &dataplane.actual());
+    let number = steps.len();
+    dataplane.apply(steps, &|mode, address| resolve(network, mode, address)).await?;
+    Ok(number)
 }
 
 /// The signals that the agent listens to.
@@ -245,12 +245,11 @@ impl Signals {
         }
     }
 
-    /// The first signal that ends the agent. Until it serves there is nothing to reload.
+    /// The first signal that ends the agent. A SIGHUP waits for `next`: until the agent serves there is nothing to reload.
     async fn termination(&mut self) -> &'static str {
-        loop {
-            if let Event::Terminate { signal } = self.next().await {
-                return signal;
-            }
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
         }
     }
 }
