@@ -4,27 +4,27 @@
 //! and what the data plane holds is always what `plan` says for the configuration in force.
 
 mod desired;
+mod next_hops;
 mod plan;
 mod privileges;
 mod status;
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
-use clb_common::{ForwardingMode, NextHop};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
-    time::{Instant, timeout_at},
 };
 use tracing::{info, warn};
 
+use self::next_hops::{NextHops, addresses};
 pub use self::plan::{DesiredListener, Step, plan};
 use crate::{
     api::{self, Request},
-    config::{self, Color, Config, Forwarding, ReadError},
+    config::{self, Color, Config, ReadError},
     dataplane::{AttachMode, Dataplane, DropLog, Settings, UnresolvedClients},
-    network::{LinkState, Network, Reach, Unresolved as UnresolvedReason},
+    network::{LinkState, Network},
 };
 
 /// How the agent is to run.
@@ -83,9 +83,9 @@ struct Control {
     options: Options,
     config: Config,
     network: Network,
+    next_hops: NextHops,
     dataplane: Dataplane,
     unresolved_clients: UnresolvedClients,
-    unresolved: BTreeSet<(IpAddr, Reach)>,
 }
 
 impl Control {
@@ -98,13 +98,15 @@ impl Control {
             check_interface(&network, name)?;
         }
         network.keep_resolved(addresses(&config));
-        wait_for_next_hops(&mut network, &config, options.unresolved).await?;
+        NextHops::wait_for(&mut network, &config, options.unresolved).await?;
 
         let settings = Settings { hash_seed: config.hash_seed, drop_log: options.drop_log };
         let mut dataplane = Dataplane::load(settings, &desired)?;
         let unresolved_clients = dataplane.unresolved_clients()?;
-        apply(&config, &network, &mut dataplane).await?;
-        let mut control = Self { options, config, network, dataplane, unresolved_clients, unresolved: BTreeSet::new() };
+        let next_hops = NextHops::of(&config, &network);
+        apply(&config, &next_hops, &mut dataplane).await?;
+        next_hops.log_changes_since(&NextHops::default());
+        let mut control = Self { options, config, network, next_hops, dataplane, unresolved_clients };
         control.follow_network().await?;
         control.attach()?;
         Ok(control)
@@ -143,11 +145,10 @@ impl Control {
             Ok(steps) => info!("{file} read again: {steps} listeners changed"),
             Err(error) => match error.downcast_ref() {
                 Some(ReadError::Problems(problems)) => {
-                    let shown = problems.render(Color::Never);
-                    warn!("{file} has {} errors: the configuration in force stays\n{shown}", problems.errors());
+                    warn!("the configuration in force stays: {problems}\n{}", problems.render(Color::Never));
                 }
                 Some(error @ ReadError::Io { .. }) => warn!("the configuration in force stays: {error}"),
-                None => warn!("{file} is not taken, the configuration in force stays: {error:#}"),
+                None => warn!("the configuration in force stays, {file} is not taken: {error:#}"),
             },
         }
     }
@@ -158,8 +159,10 @@ impl Control {
             warn!("{} warnings\n{}", loaded.warnings.len(), loaded.warnings.render(Color::Never));
         }
         refuse_what_needs_a_restart(&self.config, &loaded.config)?;
-        let steps = apply(&loaded.config, &self.network, &mut self.dataplane).await?;
+        let next_hops = NextHops::of(&loaded.config, &self.network);
+        let steps = apply(&loaded.config, &next_hops, &mut self.dataplane).await?;
         self.config = loaded.config;
+        self.replace_next_hops(next_hops);
         say_what_is_not_done_yet(&self.config);
         self.network.keep_resolved(addresses(&self.config));
         self.follow_network_or_say().await;
@@ -174,32 +177,16 @@ impl Control {
 
     /// Makes next hops and routes what the network says.
     async fn follow_network(&mut self) -> anyhow::Result<()> {
-        let Self { network, dataplane, .. } = self;
-        let routes = network.client_routes();
-        dataplane.update_next_hops(&|mode, address| resolve(network, mode, address), routes).await?;
-        self.report_next_hops();
+        let next_hops = NextHops::of(&self.config, &self.network);
+        let resolve = |mode, address| next_hops.resolve(mode, address);
+        self.dataplane.update_next_hops(&resolve, self.network.client_routes()).await?;
+        self.replace_next_hops(next_hops);
         Ok(())
     }
 
-    /// Logs what became reachable and what no longer is.
-    fn report_next_hops(&mut self) {
-        let mut unresolved = BTreeSet::new();
-        for wanted @ (address, reach) in addresses(&self.config) {
-            match self.network.next_hop(address, reach) {
-                Ok(hop) => {
-                    if self.unresolved.contains(&wanted) {
-                        info!("backend {address} is reachable again: {}", status::describe(&hop));
-                    }
-                }
-                Err(reason) => {
-                    if !self.unresolved.contains(&wanted) {
-                        warn!("backend {address} is not reachable, its packets are dropped: {reason}");
-                    }
-                    unresolved.insert(wanted);
-                }
-            }
-        }
-        self.unresolved = unresolved;
+    fn replace_next_hops(&mut self, next_hops: NextHops) {
+        next_hops.log_changes_since(&self.next_hops);
+        self.next_hops = next_hops;
     }
 
     fn attach(&mut self) -> anyhow::Result<()> {
@@ -213,10 +200,10 @@ impl Control {
 }
 
 /// Makes the data plane what a configuration says, and returns how many steps that took.
-async fn apply(config: &Config, network: &Network, dataplane: &mut Dataplane) -> anyhow::Result<usize> {
+async fn apply(config: &Config, next_hops: &NextHops, dataplane: &mut Dataplane) -> anyhow::Result<usize> {
     let steps = plan(&desired::desired(config)?, &dataplane.actual());
     let number = steps.len();
-    dataplane.apply(steps, &|mode, address| resolve(network, mode, address)).await?;
+    dataplane.apply(steps, &|mode, address| next_hops.resolve(mode, address)).await?;
     Ok(number)
 }
 
@@ -277,44 +264,6 @@ fn no_interface(name: &str) -> anyhow::Error {
     )
 }
 
-/// Gives the neighbours time to answer, and says which did not.
-async fn wait_for_next_hops(network: &mut Network, config: &Config, unresolved: Unresolved) -> anyhow::Result<()> {
-    let deadline = Instant::now() + NEXT_HOP_PATIENCE;
-    let mut said = false;
-    loop {
-        let missing: Vec<(IpAddr, UnresolvedReason)> = addresses(config)
-            .into_iter()
-            .filter_map(|(address, reach)| Some((address, network.next_hop(address, reach).err()?)))
-            .collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let may_answer = missing.iter().all(|(_, reason)| matches!(reason, UnresolvedReason::NoMac { .. }));
-        if may_answer && !said {
-            info!("waiting up to {NEXT_HOP_PATIENCE:?} for {} neighbours to answer", missing.len());
-            said = true;
-        }
-        let changed = if may_answer { timeout_at(deadline, network.changed()).await.ok() } else { None };
-        match (changed, unresolved) {
-            (Some(changed), _) => changed.context(FOLLOW)?,
-            (None, Unresolved::Allow) => return Ok(()),
-            (None, Unresolved::Refuse) => return Err(unreachable_backends(&missing)),
-        }
-    }
-}
-
-fn unreachable_backends(missing: &[(IpAddr, UnresolvedReason)]) -> anyhow::Error {
-    let mut message = "the next hop of a backend is not known".to_owned();
-    for (address, reason) in missing {
-        message.push_str(&format!("\n  {address}: {reason}"));
-    }
-    if let Some((_, reason)) = missing.first() {
-        message.push_str(&format!("\nhelp: {}", reason.help()));
-    }
-    message.push_str("\nhelp: to start all the same, and drop and count its packets until it is: `--allow-unresolved`");
-    anyhow!(message)
-}
-
 /// Parts of the configuration that the loaded program has for good.
 fn refuse_what_needs_a_restart(before: &Config, after: &Config) -> anyhow::Result<()> {
     let changed = if before.interfaces != after.interfaces {
@@ -335,32 +284,6 @@ fn say_what_is_not_done_yet(config: &Config) {
     }
 }
 
-/// The addresses to reach, and how.
-fn addresses(config: &Config) -> BTreeSet<(IpAddr, Reach)> {
-    let of = |listener: &config::Listener| reach_of(listener.forwarding);
-    config
-        .listeners
-        .iter()
-        .flat_map(|listener| listener.backends.iter().map(move |backend| (backend.address, of(listener))))
-        .collect()
-}
-
-/// A packet whose addresses stay as they are reaches its backend only on the link.
-fn reach_of(forwarding: Forwarding) -> Reach {
-    match forwarding {
-        Forwarding::Dsr => Reach::OnLink,
-        Forwarding::Nat | Forwarding::Ipip | Forwarding::Gue | Forwarding::FullNat => Reach::Routed,
-    }
-}
-
-fn resolve(network: &Network, mode: ForwardingMode, address: IpAddr) -> NextHop {
-    let reach = match mode {
-        ForwardingMode::Dsr => Reach::OnLink,
-        ForwardingMode::Nat => Reach::Routed,
-    };
-    network.next_hop(address, reach).map_or(NextHop::UNRESOLVED, |hop| hop.next_hop)
-}
-
 fn listeners(config: &Config) -> String {
     match config.listeners.len() {
         1 => "1 listener".to_owned(),
@@ -368,8 +291,6 @@ fn listeners(config: &Config) -> String {
     }
 }
 
-/// The kernel asks a silent neighbour three times, a second apart.
-const NEXT_HOP_PATIENCE: Duration = Duration::from_secs(4);
 /// Requests that may wait for the loop.
 const REQUESTS: usize = 64;
 const FOLLOW: &str = "follow the host's network";

@@ -1,11 +1,10 @@
 //! Configuration, counters and next hops as one answer.
 
-use super::{Control, desired};
+use super::{Control, desired, next_hops::describe};
 use crate::{
     api::{BackendStatus, InterfaceStatus, ListenerStatus, NextHopState, NextHopStatus, Status},
     config::{Backend, BackendKind, Listener},
     dataplane::Counters,
-    network::Hop,
     slots::BackendId,
 };
 
@@ -63,15 +62,11 @@ impl Control {
     }
 
     fn next_hop_status(&self, listener: &Listener, backend: &Backend) -> NextHopStatus {
-        match self.network.next_hop(backend.address, super::reach_of(listener.forwarding)) {
-            Ok(hop) => NextHopStatus { state: NextHopState::Resolved, detail: describe(&hop) },
-            Err(unresolved) => NextHopStatus { state: NextHopState::Unresolved, detail: unresolved.to_string() },
-        }
+        let (state, detail) = match self.next_hops.get(listener.forwarding, backend.address) {
+            Some(Ok(hop)) => (NextHopState::Resolved, describe(hop)),
+            Some(Err(reason)) => (NextHopState::Unresolved, reason.to_string()),
+            None => (NextHopState::Unresolved, "it was not looked for".to_owned()),
+        };
+        NextHopStatus { state, detail }
     }
-}
-
-/// A next hop, for a person.
-pub(super) fn describe(Hop { via, interface, next_hop }: &Hop) -> String {
-    let [a, b, c, d, e, f] = next_hop.destination();
-    format!("{via} at {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} on {interface}")
 }
