@@ -1,0 +1,67 @@
+//! A TCP connection that stays open, and large transfers over it, to a server that sends back whatever it gets.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    thread,
+    time::Duration,
+};
+
+use clb_tests::Host;
+use tokio::{
+    io,
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+};
+
+/// A running server, until dropped.
+pub struct EchoServer {
+    _runtime: Runtime,
+}
+
+impl EchoServer {
+    pub fn start(host: &Host, address: SocketAddr) -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = host.enter(|| runtime.block_on(TcpListener::bind(address))).unwrap().unwrap();
+        runtime.spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let (mut from, mut to) = connection.split();
+                    // A connection that breaks is the client's to report.
+                    let _ = io::copy(&mut from, &mut to).await;
+                });
+            }
+        });
+        Self { _runtime: runtime }
+    }
+}
+
+/// The client's end of a connection to an echo server.
+pub struct Connection {
+    stream: TcpStream,
+}
+
+impl Connection {
+    pub fn open(host: &Host, target: SocketAddr) -> Self {
+        let stream = host.enter(|| TcpStream::connect_timeout(&target, DEADLINE)).unwrap();
+        let stream = stream.unwrap_or_else(|error| panic!("connect to {target}: {error}"));
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        Self { stream }
+    }
+
+    /// Sends so many bytes, and receives the same ones at the same time.
+    pub fn exchange(&mut self, bytes: usize) {
+        let sent: Vec<u8> = (0..bytes).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect();
+        let mut received = vec![0; bytes];
+        thread::scope(|scope| {
+            let mut writer = self.stream.try_clone().unwrap();
+            let sent = &sent;
+            scope.spawn(move || writer.write_all(sent).unwrap());
+            self.stream.read_exact(&mut received).unwrap_or_else(|error| panic!("receive {bytes} bytes: {error}"));
+        });
+        assert!(sent == received, "{bytes} bytes came back as others");
+    }
+}
+
+const DEADLINE: Duration = Duration::from_secs(10);

@@ -1,0 +1,19 @@
+//! Hosts: real sockets through real namespaces, with the agent as a user runs it.
+//!
+//! A file is what a user would notice: that traffic arrives, that a reload is followed, that the host's own traffic is left
+//! alone, that a start is refused. Every test makes a lab of its own, so tests run side by side.
+
+mod accounting;
+mod config;
+mod connection;
+mod ending;
+mod forwarding;
+mod network;
+mod next_hops;
+mod own_traffic;
+mod refusals;
+mod reload;
+mod socket;
+
+#[path = "../command_line/binary.rs"]
+mod binary;

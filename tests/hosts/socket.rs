@@ -1,0 +1,118 @@
+//! What a client of the agent's socket may do: nothing that another client, or the traffic, would notice.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use clb_tests::{Agent, wait_until};
+use nix::sys::signal::Signal;
+
+use crate::{
+    binary::clb,
+    config::every_kind,
+    network::{Arms, Network, PATIENCE, run, signal, xdp_programs},
+};
+
+#[test]
+fn a_client_that_talks_nonsense_harms_nobody() {
+    let network = Network::new(Arms::One, 1);
+    let listeners = every_kind(1);
+    let _servers = network.serve(&listeners);
+    let agent = network.start(&network.file(&listeners), &[]);
+    let mode = fs::metadata(agent.socket()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "only the owner may ask");
+
+    let silent: Vec<_> = (0..100).map(|_| UnixStream::connect(agent.socket()).unwrap()).collect();
+    let huge_body =
+        [&b"POST /v1/status HTTP/1.1\r\nhost: clb\r\ncontent-length: 10000000\r\n\r\n"[..], &vec![b'x'; 10_000_000]]
+            .concat();
+    let huge_header = [&b"GET /v1/status HTTP/1.1\r\nx: "[..], &vec![b'x'; 10_000_000], b"\r\n\r\n"].concat();
+    for (name, request, answer) in [
+        ("garbage", vec![0xff; 10_000], "HTTP/1.1 400"),
+        ("nothing, then the end", Vec::new(), ""),
+        ("ten megabytes of zeros", vec![0; 10_000_000], "HTTP/1.1 400"),
+        (
+            "another path",
+            b"GET /etc/passwd HTTP/1.1\r\nhost: clb\r\nconnection: close\r\n\r\n".to_vec(),
+            "HTTP/1.1 404",
+        ),
+        (
+            "another verb",
+            b"DELETE /v1/status HTTP/1.1\r\nhost: clb\r\nconnection: close\r\n\r\n".to_vec(),
+            "HTTP/1.1 404",
+        ),
+        ("ten megabytes of body", huge_body, "HTTP/1.1 404"),
+        ("ten megabytes of header", huge_header, "HTTP/1.1 431"),
+        ("a request that breaks off", b"GET /v1/sta".to_vec(), ""),
+    ] {
+        let mut stream = UnixStream::connect(agent.socket()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // The agent may hang up in the middle.
+        let _ = stream.write_all(&request);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut received = Vec::new();
+        let _ = stream.read_to_end(&mut received);
+        let received = String::from_utf8_lossy(&received);
+        assert!(received.starts_with(answer), "{name}: {received}");
+        assert_eq!(agent.status().unwrap().listeners.len(), 8, "{name}");
+    }
+    // A client that says nothing is sent away, after its time.
+    let started = Instant::now();
+    for mut stream in silent {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.read_to_end(&mut Vec::new()).expect("the agent hangs up");
+    }
+    assert!(started.elapsed() < Duration::from_secs(10));
+    for listener in &listeners {
+        assert_eq!(network.flows(listener, 20).failures, [].into(), "{}", listener.name);
+    }
+}
+
+/// Whoever reads the log may go away; that must not take the agent along.
+#[test]
+fn an_agent_whose_log_nobody_reads_any_more_lives_on() {
+    let network = Network::new(Arms::One, 1);
+    let file = network.file(&every_kind(1));
+    fs::write(network.config(), &file).unwrap();
+    let socket = network.lab.directory().join("lb.sock");
+    let mut command = network.balancer.command(clb());
+    command.args(["run", "--config"]).arg(network.config()).arg("--socket").arg(&socket);
+    let mut agent = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(agent.stderr.take());
+    let status = || network.balancer.command(clb()).args(["status", "--json", "--socket"]).arg(&socket).output();
+    wait_until("it answers", PATIENCE, || Ok(status()?.status.success())).unwrap();
+    let reload = || nix::sys::signal::kill(nix::unistd::Pid::from_raw(agent.id().cast_signed()), Signal::SIGHUP);
+    for (file, listeners) in [("bad", 8), (&*network.file(&every_kind(1)[..3]), 3), ("bad", 3)] {
+        fs::write(network.config(), file).unwrap();
+        reload().unwrap();
+        wait_until(&format!("{listeners} listeners are there"), PATIENCE, || {
+            let status: serde_json::Value = serde_json::from_slice(&status()?.stdout)?;
+            Ok(status["listeners"].as_array().unwrap().len() == listeners)
+        })
+        .unwrap();
+    }
+    assert_eq!(xdp_programs(&network.balancer), ["eth0: clb"]);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(agent.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert!(agent.wait().unwrap().success());
+}
+
+/// An agent that hangs is told from one that is not there.
+#[test]
+fn many_ask_at_once() {
+    let network = Network::new(Arms::One, 1);
+    let agent = network.start(&network.file(&every_kind(1)), &[]);
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| (0..10).for_each(|_| assert_eq!(agent.status().unwrap().listeners.len(), 8)));
+        }
+        for _ in 0..50 {
+            signal(&agent, Signal::SIGHUP);
+        }
+    });
+    let _: &Agent = &agent;
+    assert!(run(&network.balancer, "ip link show eth0").contains("xdp"));
+}
