@@ -39,22 +39,22 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let workspace = Workspace::find()?;
     let tools = setup::ready(&workspace, Purpose::Lab)?;
     build::all(&workspace, &tools)?;
-    tests(&workspace, &arguments)
+    let started = Instant::now();
+    let done = tests(&workspace, &arguments);
+    eprintln!("\ntests: {}", spoken(started.elapsed()));
+    done
 }
 
 /// Runs the tests, of every package unless `arguments` name some.
 pub fn tests(workspace: &Workspace, arguments: &[OsString]) -> Result<()> {
     headline("the tests");
-    let started = Instant::now();
     let mut command = workspace.cargo();
     command.arg("test");
     if !arguments.iter().any(|argument| argument == "-p" || argument.as_encoded_bytes().starts_with(b"--package")) {
         // The XDP program has no tests of its own: the lab runs it.
         command.args(["--workspace", "--exclude", "clb-ebpf"]);
     }
-    let done = run_command("`cargo test`", command.args(arguments));
-    eprintln!("\ntests: {}", spoken(started.elapsed()));
-    done
+    run_command("`cargo test`", command.args(arguments))
 }
 
 #[cfg(test)]
