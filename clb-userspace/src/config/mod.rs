@@ -1,8 +1,10 @@
 //! The configuration of the agent: a YAML file is read, checked against the binding rules, and becomes a [`Config`].
 //!
 //! Two forms: as written (`written`, with the place of every value, for the problems) and as meant (`model`, valid by
-//! construction). [`load`] is pure: no I/O, no privileges. All problems of a file are found in one run.
+//! construction). [`load`] and [`load_change`] are pure: no I/O, no privileges. All problems of a file are found in one
+//! run, those of a change to the configuration in force among them.
 
+mod cloud;
 mod document;
 mod lines;
 mod model;
@@ -19,14 +21,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use self::{
-    document::MAX_FILE_BYTES,
-    problem::{Place, Problem},
-};
 pub use self::{
+    cloud::{Cvm, Eni, Role},
     model::{Affinity, Backend, BackendKind, Config, Forwarding, HealthCheck, HealthCheckKind, Listener, OnUnhealthy},
     problem::{Code, Severity},
     render::{Color, Problems},
+    rules::{Candidate, Forbidden},
+};
+use self::{
+    document::MAX_FILE_BYTES,
+    problem::{Place, Problem},
 };
 
 /// A configuration that keeps all rules.
@@ -56,6 +60,20 @@ pub enum ReadError {
 
 /// Reads and checks a file; `-` is standard input.
 pub fn read(path: &Path) -> Result<Loaded, ReadError> {
+    read_with(path, load)
+}
+
+/// As [`read`], for a file that is to replace `before`.
+pub fn read_change(before: &Config, path: &Path) -> Result<Loaded, ReadError> {
+    read_with(path, |name, text| load_change(before, name, text))
+}
+
+/// As [`read`], with all that could be bound.
+pub fn read_candidates(path: &Path) -> Result<(Loaded, Vec<Candidate>), ReadError> {
+    read_with(path, load_candidates)
+}
+
+fn read_with<T>(path: &Path, load: impl FnOnce(&str, &[u8]) -> Result<T, Problems>) -> Result<T, ReadError> {
     let is_stdin = path.as_os_str() == "-";
     let bytes = if is_stdin { read_bounded(io::stdin().lock()) } else { File::open(path).and_then(read_bounded) };
     let bytes = bytes.map_err(|source| ReadError::Io { path: path.into(), source })?;
@@ -72,6 +90,29 @@ fn read_bounded(source: impl Read) -> io::Result<Vec<u8>> {
 
 /// Checks the text of a file. The name is for the messages.
 pub fn load(file_name: &str, text: &[u8]) -> Result<Loaded, Problems> {
+    let (config, warnings) = load_with(file_name, text, |file, problems| rules::check(file, None, problems))?;
+    Ok(Loaded { config, warnings })
+}
+
+/// Checks the text of a file that is to replace `before`: also the rules for a change.
+pub fn load_change(before: &Config, file_name: &str, text: &[u8]) -> Result<Loaded, Problems> {
+    let (config, warnings) = load_with(file_name, text, |file, problems| rules::check(file, Some(before), problems))?;
+    Ok(Loaded { config, warnings })
+}
+
+/// Checks the text of a file, and lists what it has that could be bound.
+pub fn load_candidates(file_name: &str, text: &[u8]) -> Result<(Loaded, Vec<Candidate>), Problems> {
+    let ((config, candidates), warnings) = load_with(file_name, text, |file, problems| {
+        Some((rules::check(file, None, problems)?, rules::candidates(file)))
+    })?;
+    Ok((Loaded { config, warnings }, candidates))
+}
+
+fn load_with<T>(
+    file_name: &str,
+    text: &[u8],
+    check: impl FnOnce(&written::File<'_>, &mut Vec<Problem>) -> Option<T>,
+) -> Result<(T, Problems), Problems> {
     let refused = |text: &str, problem| Err(Problems::new(file_name, text, vec![problem]));
     if text.len() > MAX_FILE_BYTES {
         let message = format!("the file is larger than {} MiB", MAX_FILE_BYTES >> 20);
@@ -93,10 +134,10 @@ pub fn load(file_name: &str, text: &[u8]) -> Result<Loaded, Problems> {
     let mut problems = Vec::new();
     let root = document::parse(text, &mut problems);
     let file = root.as_ref().and_then(|root| written::read(root, &mut problems));
-    let config = file.and_then(|file| rules::check(&file, &mut problems));
+    let checked = file.and_then(|file| check(&file, &mut problems));
     let problems = Problems::new(file_name, text, problems);
-    match config {
-        Some(config) => Ok(Loaded { config, warnings: problems }),
+    match checked {
+        Some(checked) => Ok((checked, problems)),
         None => Err(problems),
     }
 }

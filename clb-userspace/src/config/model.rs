@@ -8,15 +8,23 @@ use std::{net::IpAddr, time::Duration};
 use clb_common::Protocol;
 use serde::Deserialize;
 
+use super::cloud::{Cvm, Eni};
+
 /// A load balancer and all that it does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Its id.
     pub id: String,
+    /// The VPC of all that is bound.
+    pub vpc: String,
     /// Where the XDP program is attached.
     pub interfaces: Vec<String>,
     /// The key of the flow hash: as given, or derived from the id.
     pub hash_seed: u64,
+    /// Ordered by id.
+    pub cvms: Vec<Cvm>,
+    /// Ordered by id.
+    pub enis: Vec<Eni>,
     /// Ordered by VIP, protocol and port.
     pub listeners: Vec<Listener>,
 }

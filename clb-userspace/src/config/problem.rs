@@ -75,6 +75,8 @@ codes! {
     Error DrainRange "drain-range" "`drain` is 0s..3600s."
     Error IdleTimeoutRange "idle-timeout-range" "`idle_timeout` is 10s..1980s."
     Error SlotsRange "slots-range" "`slots` is one of 1021, 4093, 16381, 65537, 131071, 655373, and at least 10 times the listener's backends."
+    Error EniMovedZone "eni-moved-zone" "A change moves an ENI only between CVMs of its own VPC and zone."
+    Error PrimaryEniMoved "primary-eni-moved" "A change leaves a primary ENI with its CVM."
     Warning AllWeightsZero "all-weights-zero" "No backend of a listener takes new connections."
     Warning NoBackends "no-backends" "A listener has no backends."
     Warning BeyondDefaultQuota "beyond-default-quota" "More than 50 listeners, or 100 backends in one: above the cloud's default quota."

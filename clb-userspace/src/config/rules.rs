@@ -3,21 +3,29 @@
 //! A rule that needs a value which is wrong or unknown stays silent: that value has its own report already.
 
 mod bindings;
+mod candidates;
+mod changes;
 mod listeners;
 mod topology;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+pub use self::candidates::{Candidate, Forbidden, candidates};
 use self::topology::Topology;
 use super::{
+    cloud::{Cvm, Eni},
     model::Config,
     problem::{Problem, Severity},
-    written::File,
+    written::{self, File},
 };
 
-/// Checks all rules; the configuration as meant if no error was found, by now or before.
-pub fn check(file: &File<'_>, problems: &mut Vec<Problem>) -> Option<Config> {
+/// Checks all rules, those for a change against the configuration before; the configuration as meant if no error was
+/// found, by now or before.
+pub fn check(file: &File<'_>, before: Option<&Config>, problems: &mut Vec<Problem>) -> Option<Config> {
     let topology = Topology::check(file, problems);
+    if let Some(before) = before {
+        changes::check(file, &topology, before, problems);
+    }
     let listeners = listeners::check(file, &topology, problems);
     if problems.iter().any(|problem| problem.code.severity() == Severity::Error) {
         return None;
@@ -31,5 +39,28 @@ pub fn check(file: &File<'_>, problems: &mut Vec<Problem>) -> Option<Config> {
         }
     }
     let hash_seed = load_balancer.hash_seed.or(xxh3_64(id.as_bytes()))?;
-    Some(Config { id: id.into(), interfaces, hash_seed, listeners })
+    let mut cvms = file.cvms.items.iter().map(cvm).collect::<Option<Vec<_>>>()?;
+    cvms.sort_by(|one, other| one.id.cmp(&other.id));
+    let mut enis = file.enis.items.iter().map(eni).collect::<Option<Vec<_>>>()?;
+    enis.sort_by(|one, other| one.id.cmp(&other.id));
+    let vpc = load_balancer.vpc.value()?.into();
+    Some(Config { id: id.into(), vpc, interfaces, hash_seed, cvms, enis, listeners })
+}
+
+fn cvm(cvm: &written::Cvm<'_>) -> Option<Cvm> {
+    Some(Cvm { id: cvm.id.value()?.into(), vpc: cvm.vpc.value()?.into(), zone: cvm.zone.value()?.into() })
+}
+
+fn eni(eni: &written::Eni<'_>) -> Option<Eni> {
+    let mut secondary_ips: Vec<_> = eni.secondary_ips.items.iter().map(|address| address.value).collect();
+    secondary_ips.sort_unstable();
+    Some(Eni {
+        id: eni.id.value()?.into(),
+        role: eni.role.value()?,
+        vpc: eni.vpc.value()?.into(),
+        zone: eni.zone.value()?.into(),
+        attached_to: eni.attached_to.value().map(Into::into),
+        primary_ip: eni.primary_ip.value()?,
+        secondary_ips,
+    })
 }

@@ -6,10 +6,10 @@
 use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
 
 use clb_common::Protocol;
-use serde::Deserialize;
 use serde_yaml::Number;
 
 use super::{
+    cloud::Role,
     document::{Node, shortened},
     model::{Affinity, Forwarding, HealthCheckKind, OnUnhealthy},
     problem::{Code, Place, Problem},
@@ -141,14 +141,6 @@ pub struct Eni<'t> {
     pub attached_to: Field<&'t str>,
     pub primary_ip: Field<IpAddr>,
     pub secondary_ips: List<Given<IpAddr>>,
-}
-
-/// What an ENI is to its CVM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    Primary,
-    Secondary,
 }
 
 /// A listener.

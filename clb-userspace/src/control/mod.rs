@@ -154,7 +154,7 @@ impl Control {
     }
 
     async fn try_reload(&mut self) -> anyhow::Result<usize> {
-        let loaded = config::read(&self.options.file)?;
+        let loaded = config::read_change(&self.config, &self.options.file)?;
         if !loaded.warnings.is_empty() {
             warn!("{} warnings\n{}", loaded.warnings.len(), loaded.warnings.render(Color::Never));
         }

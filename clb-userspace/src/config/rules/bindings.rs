@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use super::{
     super::{
+        cloud::Role,
         model::BackendKind,
         problem::{Code, Place, Problem},
-        written::{Eni, Field, Given, LoadBalancer, Role, Target},
+        written::{Eni, Field, Given, LoadBalancer, Target},
     },
     topology::{Found, Owner, PrimaryEni, Topology},
 };

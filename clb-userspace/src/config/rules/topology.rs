@@ -6,9 +6,10 @@ use std::{
 };
 
 use super::super::{
+    cloud::Role,
     nearest::nearest,
     problem::{Code, Problem},
-    written::{Cvm, Eni, Field, File, Given, Role},
+    written::{Cvm, Eni, Field, File, Given},
 };
 
 /// The CVMs and ENIs of a file, found by what bindings name them with.
