@@ -1,7 +1,9 @@
 //! SIGHUP: the new file takes effect, a bad one changes nothing, and connections to what did not change live on.
 
 use std::{
-    fs, slice,
+    fs,
+    os::unix::fs::{PermissionsExt as _, chown},
+    slice,
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
@@ -263,4 +265,28 @@ fn a_reload_asked_for_during_the_start_is_done_after_it() {
     network.reload(&agent, &file.replacen("port: 80,", "port: 81,", 1), TAKEN);
     assert_eq!(xdp_programs(&network.balancer), ["eth0: clb"]);
     wait_for_status(&agent, "the new file is in force", |status| status.listeners.len() == 1);
+}
+
+/// As with `sudo clb run --config ~/clb.yaml`: the folder is another user's, and nobody else may look into it.
+#[test]
+fn a_file_in_a_private_folder_of_another_user_is_read_again() {
+    let network = Network::new(Arms::One, 1);
+    let listener = |port| Listener::tcp("web", &format!("203.0.113.10:{port}"), Mode::Nat, 80, 1);
+    let home = network.lab.directory().join("home");
+    fs::create_dir(&home).unwrap();
+    let config = home.join("clb.yaml");
+    fs::write(&config, network.file(&[listener(80)])).unwrap();
+    for path in [&home, &config] {
+        chown(path, Some(4_711), Some(4_711)).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    let mut agent = Agent::start(&network.lab, &network.balancer, &config, &[]).unwrap();
+    agent.wait_until_ready().unwrap();
+    fs::write(
+        &config,
+        network.file(&[listener(80), Listener { name: "more".to_owned(), backend_port: 81, ..listener(81) }]),
+    )
+    .unwrap();
+    signal(&agent, Signal::SIGHUP);
+    wait_for_status(&agent, "the new file is in force", |status| status.listeners.len() == 2);
 }

@@ -1,9 +1,7 @@
-//! Privileges: the two that loading and attaching need, and nothing else once that is done.
-
-use std::collections::HashSet;
+//! Privileges: the two that loading and attaching need, and little else once that is done.
 
 use anyhow::{Context as _, bail};
-use caps::{CapSet, Capability, CapsHashSet};
+use caps::{CapSet, Capability};
 
 /// Fails if this process cannot load and attach a program.
 pub fn check() -> anyhow::Result<()> {
@@ -18,10 +16,14 @@ pub fn check() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Gives up every other capability: maps are written with the first, neighbours asked for with the second.
+/// Gives up every other capability but one: maps are written with the first, neighbours asked for with the second, and a
+/// reload reads the file where it was read at the start, be it in another user's private folder.
 pub fn drop_others() -> anyhow::Result<()> {
-    let kept: CapsHashSet = HashSet::from(NEEDED);
+    let is_kept =
+        |capability: &Capability| NEEDED.contains(capability) || *capability == Capability::CAP_DAC_READ_SEARCH;
     for set in [CapSet::Effective, CapSet::Permitted] {
+        let held = caps::read(None, set).context("read this process's capabilities")?;
+        let kept = held.into_iter().filter(is_kept).collect();
         caps::set(None, set, &kept).context("give up capabilities that are not needed")?;
     }
     Ok(())
