@@ -1,29 +1,46 @@
 //! The asking side of the socket.
 
-use std::{io, path::Path};
+use std::{io, path::Path, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, time::timeout};
 
 use super::{STATUS_PATH, Status};
 
 /// Asks the agent on this socket what it balances.
 pub async fn status(socket: &Path) -> anyhow::Result<Status> {
-    let body = get(socket, STATUS_PATH).await?;
-    serde_json::from_slice(&body).context("the agent's answer is of another version of clb")
+    let answer = timeout(AGENT_PATIENCE, get(socket, STATUS_PATH)).await;
+    let body = answer.map_err(|_| {
+        anyhow!(
+            "the agent on {} does not answer\n\
+             help: it may be stopped, or very busy: its log says what it does",
+            socket.display()
+        )
+    })??;
+    serde_json::from_slice(&body).context(
+        "the agent's answer is of another version of clb\n\
+         help: ask it with the `clb` that it was started from, or start it again",
+    )
 }
 
 async fn get(socket: &Path, path: &str) -> anyhow::Result<Bytes> {
     let stream = UnixStream::connect(socket).await.map_err(|error| unreachable(socket, error))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.context("talk to the agent")?;
+    let no_answer = |error: hyper::Error| {
+        anyhow!(error).context(format!(
+            "no answer came from {}\n\
+             help: the agent has just ended, or something else listens there: name the agent's with `--socket PATH`",
+            socket.display()
+        ))
+    };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(no_answer)?;
     let connection = tokio::spawn(connection);
     let request = Request::get(path).header("host", "clb").body(Empty::<Bytes>::new())?;
-    let response = sender.send_request(request).await.context("ask the agent")?;
+    let response = sender.send_request(request).await.map_err(no_answer)?;
     let code = response.status();
-    let body = response.into_body().collect().await.context("read the agent's answer")?.to_bytes();
+    let body = response.into_body().collect().await.map_err(no_answer)?.to_bytes();
     connection.abort();
     if code != StatusCode::OK {
         bail!("the agent answered {code}: {}", String::from_utf8_lossy(&body));
@@ -38,3 +55,6 @@ fn unreachable(socket: &Path, error: io::Error) -> anyhow::Error {
     };
     anyhow::Error::new(error).context(format!("no agent answers on {}\nhelp: {help}", socket.display()))
 }
+
+/// An agent that is starting answers when its neighbours have, which takes some seconds at most.
+const AGENT_PATIENCE: Duration = Duration::from_secs(10);

@@ -3,7 +3,9 @@
 //! Data goes to standard output, talk to standard error. Exit status: 0 good, 1 a problem was found in what was given, 2
 //! the command could not run.
 
+mod bindable;
 mod check;
+mod plan;
 mod run;
 mod status;
 
@@ -16,6 +18,7 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use clap::{Parser, Subcommand};
 
+use self::{bindable::BindableArguments, plan::PlanArguments};
 use crate::{
     config::{Color, ReadError},
     dataplane::AttachMode,
@@ -23,7 +26,7 @@ use crate::{
 
 /// A layer-4 load balancer on XDP.
 #[derive(Debug, Parser)]
-#[command(name = "clb", version, about, propagate_version = true)]
+#[command(name = "clb", version, propagate_version = true)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -34,6 +37,8 @@ enum Verb {
     Run(RunArguments),
     Check(CheckArguments),
     Status(StatusArguments),
+    Bindable(BindableArguments),
+    Plan(PlanArguments),
 }
 
 /// Balance the listeners of a configuration file until a signal ends it
@@ -76,9 +81,9 @@ struct CheckArguments {
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Format {
-    /// As a compiler shows errors
+    /// For a person
     Text,
-    /// One array of objects
+    /// For a program
     Json,
 }
 
@@ -108,6 +113,8 @@ pub fn main() -> ExitCode {
         Verb::Run(arguments) => run::run(&arguments),
         Verb::Check(arguments) => check::check(&arguments),
         Verb::Status(arguments) => status::status(&arguments),
+        Verb::Bindable(arguments) => bindable::bindable(&arguments),
+        Verb::Plan(arguments) => plan::plan(&arguments),
     };
     done.unwrap_or_else(|error| {
         tell(&render_error(&error));
