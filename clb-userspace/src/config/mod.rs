@@ -4,6 +4,7 @@
 //! construction). [`load`] and [`load_change`] are pure: no I/O, no privileges. All problems of a file are found in one
 //! run, those of a change to the configuration in force among them.
 
+mod as_written;
 mod cloud;
 mod document;
 mod lines;
@@ -24,6 +25,7 @@ use std::{
 pub use self::{
     cloud::{Cvm, Eni, Role},
     model::{Affinity, Backend, BackendKind, Config, Forwarding, HealthCheck, HealthCheckKind, Listener, OnUnhealthy},
+    nearest::nearest,
     problem::{Code, Severity},
     render::{Color, Problems},
     rules::{Candidate, Forbidden},

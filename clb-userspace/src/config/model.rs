@@ -6,12 +6,15 @@
 use std::{net::IpAddr, time::Duration};
 
 use clb_common::Protocol;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::cloud::{Cvm, Eni};
+use super::{
+    as_written,
+    cloud::{Cvm, Eni},
+};
 
 /// A load balancer and all that it does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// Its id.
     pub id: String,
@@ -30,13 +33,14 @@ pub struct Config {
 }
 
 /// A VIP, a protocol and a port, and who serves them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
     /// Its name, unique in the configuration.
     pub name: String,
     /// The address that clients connect to.
     pub vip: IpAddr,
     /// TCP or UDP.
+    #[serde(with = "as_written::protocol")]
     pub protocol: Protocol,
     /// The port that clients connect to.
     pub port: u16,
@@ -47,8 +51,10 @@ pub struct Listener {
     /// What a client's packets have in common.
     pub affinity: Affinity,
     /// How long old connections keep a backend that lost its slots.
+    #[serde(with = "as_written::duration")]
     pub drain: Duration,
     /// After how long without packets a remembered flow ends.
+    #[serde(with = "as_written::duration")]
     pub idle_timeout: Duration,
     /// What becomes of the connections of a backend that fails its checks.
     pub on_unhealthy: OnUnhealthy,
@@ -59,7 +65,7 @@ pub struct Listener {
 }
 
 /// How packets reach a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Forwarding {
     /// Rewrite the MAC address; the backend answers the client itself.
@@ -91,14 +97,14 @@ impl Forwarding {
         matches!(self, Self::Dsr | Self::Ipip | Self::Gue)
     }
 
-    /// Whether an IPv4 VIP can have an IPv6 backend and the other way round.
-    pub const fn crosses_families(self) -> bool {
-        matches!(self, Self::Ipip | Self::Gue)
+    /// Whether packets for the VIP can reach this backend: only where they are encapsulated can the families differ.
+    pub const fn can_reach(self, vip: IpAddr, backend: IpAddr) -> bool {
+        matches!(self, Self::Ipip | Self::Gue) || vip.is_ipv4() == backend.is_ipv4()
     }
 }
 
 /// Which packets must reach the same backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Affinity {
     /// Those of one 5-tuple.
@@ -109,7 +115,7 @@ pub enum Affinity {
 }
 
 /// What becomes of the connections of a backend that fails its checks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnUnhealthy {
     /// They go to another backend at once, so that clients notice and reconnect.
@@ -120,13 +126,16 @@ pub enum OnUnhealthy {
 }
 
 /// How the backends of a listener are checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthCheck {
     /// What is asked.
+    #[serde(rename = "type")]
     pub kind: HealthCheckKind,
     /// From one check to the next.
+    #[serde(with = "as_written::duration")]
     pub interval: Duration,
     /// How long an answer may take.
+    #[serde(with = "as_written::duration")]
     pub timeout: Duration,
     /// So many good answers in a row make a backend healthy.
     pub healthy: u8,
@@ -135,7 +144,7 @@ pub struct HealthCheck {
 }
 
 /// What a health check asks of a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HealthCheckKind {
     /// A TCP connection.
@@ -149,7 +158,7 @@ pub enum HealthCheckKind {
 }
 
 /// One bound target of a listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backend {
     /// Its private IP.
     pub address: IpAddr,
@@ -158,6 +167,7 @@ pub struct Backend {
     /// Its share of new connections, 0 to 100.
     pub weight: u8,
     /// As what it is bound.
+    #[serde(rename = "as")]
     pub kind: BackendKind,
     /// The id of the CVM that it is on.
     pub cvm: String,
@@ -166,10 +176,21 @@ pub struct Backend {
 }
 
 /// As what a backend is bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum BackendKind {
     /// The primary private IP of a CVM's primary ENI.
     Cvm,
     /// Any other private IP of an ENI.
     Eni,
+}
+
+impl BackendKind {
+    /// The key in the file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cvm => "cvm",
+            Self::Eni => "eni",
+        }
+    }
 }

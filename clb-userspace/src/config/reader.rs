@@ -268,7 +268,8 @@ fn listed(names: &[&str]) -> String {
     names.join(", ")
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+/// A whole number and its unit.
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let unit_at = text.find(|character: char| !character.is_ascii_digit())?;
     let (number, unit) = text.split_at(unit_at);
     let number: u64 = number.parse().ok()?;

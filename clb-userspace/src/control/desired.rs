@@ -7,7 +7,7 @@ use clb_common::ForwardingMode;
 
 use super::plan::DesiredListener;
 use crate::{
-    config::{Affinity, Config, Forwarding, Listener},
+    config::{Affinity, Backend, Config, Forwarding, Listener},
     dataplane::ListenerId,
     slots::BackendId,
 };
@@ -23,7 +23,7 @@ pub fn id(listener: &Listener) -> ListenerId {
 }
 
 fn desired_listener(listener: &Listener) -> anyhow::Result<DesiredListener> {
-    let Listener { name, forwarding, affinity, slots, backends, .. } = listener;
+    let Listener { name, forwarding, affinity, slots, .. } = listener;
     let mode = match forwarding {
         Forwarding::Dsr => ForwardingMode::Dsr,
         Forwarding::Nat => ForwardingMode::Nat,
@@ -39,7 +39,11 @@ fn desired_listener(listener: &Listener) -> anyhow::Result<DesiredListener> {
              help: leave it out, or use `connection`"
         );
     }
-    let weights =
-        backends.iter().map(|backend| (BackendId { address: backend.address, port: backend.port }, backend.weight));
-    Ok(DesiredListener { mode, slots: *slots, weights: weights.collect() })
+    Ok(DesiredListener { mode, slots: *slots, weights: weights(listener) })
+}
+
+/// The backends of a listener and their weights: what its slot table is made of.
+pub fn weights(listener: &Listener) -> BTreeMap<BackendId, u8> {
+    let weight = |backend: &Backend| (BackendId { address: backend.address, port: backend.port }, backend.weight);
+    listener.backends.iter().map(weight).collect()
 }

@@ -3,6 +3,7 @@
 //! What must stay true: a bad file changes nothing; nothing is attached before everything that can be checked is checked;
 //! and what the data plane holds is always what `plan` says for the configuration in force.
 
+mod change;
 mod desired;
 mod next_hops;
 mod plan;
@@ -19,7 +20,10 @@ use tokio::{
 use tracing::{info, warn};
 
 use self::next_hops::{NextHops, addresses};
-pub use self::plan::{DesiredListener, Step, plan};
+pub use self::{
+    change::{BackendChange, Change, Kind, ListenerChange, Setting},
+    plan::{DesiredListener, Step, plan},
+};
 use crate::{
     api::{self, Request},
     config::{self, Color, Config, ReadError},
@@ -266,14 +270,12 @@ fn no_interface(name: &str) -> anyhow::Error {
 
 /// Parts of the configuration that the loaded program has for good.
 fn refuse_what_needs_a_restart(before: &Config, after: &Config) -> anyhow::Result<()> {
-    let changed = if before.interfaces != after.interfaces {
-        "interfaces"
-    } else if before.hash_seed != after.hash_seed {
-        "id or hash_seed"
-    } else {
-        return Ok(());
-    };
-    bail!("load_balancer.{changed} changed, which a reload cannot do\nhelp: start clb again with the new file")
+    match change::needs_restart(before, after) {
+        Some(changed) => {
+            bail!("load_balancer.{changed} changed, which a reload cannot do\nhelp: start clb again with the new file")
+        }
+        None => Ok(()),
+    }
 }
 
 /// No silence about what the file asks for and does not get.

@@ -3,7 +3,7 @@
 use super::{Control, desired, next_hops::describe};
 use crate::{
     api::{BackendStatus, InterfaceStatus, ListenerStatus, NextHopState, NextHopStatus, Status},
-    config::{Backend, BackendKind, Listener},
+    config::{Backend, Listener},
     dataplane::Counters,
     slots::BackendId,
 };
@@ -35,10 +35,7 @@ impl Control {
             BackendStatus {
                 address: *address,
                 port: *port,
-                kind: match kind {
-                    BackendKind::Cvm => "cvm".to_owned(),
-                    BackendKind::Eni => "eni".to_owned(),
-                },
+                kind: kind.name().to_owned(),
                 cvm: cvm.clone(),
                 weight: *weight,
                 share: f64::from(slots) / f64::from(counted.slots.max(1)),

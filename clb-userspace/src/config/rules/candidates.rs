@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use super::{
     super::{
-        model::BackendKind,
-        problem::Code,
+        model::{BackendKind, Listener},
+        problem::{Code, Place},
         written::{Eni, File, Given, Target},
     },
     bindings::bind,
@@ -40,6 +40,18 @@ pub struct Forbidden {
     pub message: String,
 }
 
+impl Candidate {
+    /// Forbids also what this listener cannot have.
+    pub fn restrict_to(&mut self, listener: &Listener) {
+        let Some(address) = self.address else { return };
+        if self.forbidden.is_none() && !listener.forwarding.can_reach(listener.vip, address) {
+            let message =
+                format!("`{}` cannot send packets for {} to {address}", listener.forwarding.name(), listener.vip);
+            self.forbidden = Some(Forbidden { code: Code::AddressFamily, message });
+        }
+    }
+}
+
 /// All candidates of a file that keeps the rules: CVMs, then the addresses of ENIs, each in the order of the file.
 pub fn candidates(file: &File<'_>) -> Vec<Candidate> {
     let mut found = Candidates { file, topology: Topology::check(file, &mut Vec::new()), list: Vec::new() };
@@ -50,14 +62,14 @@ pub fn candidates(file: &File<'_>) -> Vec<Candidate> {
                 PrimaryEni::Is(eni) => Some(eni),
                 PrimaryEni::None | PrimaryEni::Unknown => None,
             };
-            found.add(Target::Cvm(id.value), id, eni, Some(id.value), zone);
+            found.add(Target::Cvm(id.value), id.place, eni, Some(id.value), zone);
         }
     }
     for eni in &file.enis.items {
         let addresses = eni.primary_ip.given().into_iter().chain(eni.secondary_ips.items.iter().copied());
         for address in addresses {
             if let Some(zone) = eni.zone.value() {
-                found.add(Target::Eni(address.value), address, Some(eni), eni.attached_to.value(), zone);
+                found.add(Target::Eni(address.value), address.place, Some(eni), eni.attached_to.value(), zone);
             }
         }
     }
@@ -71,16 +83,9 @@ struct Candidates<'f> {
 }
 
 impl<'f> Candidates<'f> {
-    fn add<T>(
-        &mut self,
-        target: Target<'f>,
-        stands_at: Given<T>,
-        eni: Option<&Eni<'f>>,
-        cvm: Option<&str>,
-        zone: &str,
-    ) {
+    fn add(&mut self, target: Target<'f>, place: Place, eni: Option<&Eni<'f>>, cvm: Option<&str>, zone: &str) {
         let mut problems = Vec::new();
-        let given = Given { value: target, place: stands_at.place };
+        let given = Given { value: target, place };
         bind(given, &self.file.load_balancer, &self.topology, &mut problems);
         let (kind, address) = match target {
             Target::Cvm(_) => (BackendKind::Cvm, eni.and_then(|eni| eni.primary_ip.value())),

@@ -306,7 +306,7 @@ impl<'f> Checker<'_, 'f> {
 
     fn same_family(&mut self, front: &Front<'_>, bound: &Bound<'_>) {
         let (Some(forwarding), Some(vip)) = (front.forwarding, front.listener.vip.given()) else { return };
-        if forwarding.crosses_families() || vip.value.is_ipv4() == bound.address.is_ipv4() {
+        if forwarding.can_reach(vip.value, bound.address) {
             return;
         }
         let (of_vip, of_backend) = (family(vip.value), family(bound.address));
