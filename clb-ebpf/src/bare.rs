@@ -7,6 +7,7 @@
 #![no_std]
 #![no_main]
 #![expect(missing_docs, reason = "the program macro makes functions of its own, without docs")]
+#![expect(clippy::needless_pass_by_value, reason = "the program macro hands the context over by value")]
 
 use aya_ebpf::{
     bindings::xdp_action,
@@ -48,7 +49,6 @@ static MEASURED: ProgramArray<1> = ProgramArray::new();
 
 /// Makes the packet the first one of the next flow, and hands it to the measured program.
 #[xdp]
-#[expect(clippy::cast_ptr_alignment, reason = "written unaligned")]
 pub fn restore(context: XdpContext) -> u32 {
     let (start, end) = (context.data(), context.data_end());
     if start + size_of::<[u64; HEADER_WORDS]>() > end {

@@ -15,7 +15,11 @@ use crate::{
 
 /// Sends a client's packet to its backend.
 #[inline(always)]
-pub fn to_backend<F: Family>(packet: &Packet, headers: Headers<F>, selected: &Selected) -> Result<Verdict, DropReason> {
+pub fn to_backend<F: Family>(
+    packet: &Packet,
+    headers: &Headers<F>,
+    selected: &Selected,
+) -> Result<Verdict, DropReason> {
     let Selected { index, backend } = *selected;
     let next_hop = backend.next_hop.current();
     if !next_hop.is_resolved() {
@@ -41,8 +45,8 @@ pub fn check_size(packet: &Packet, next_hop: &NextHop) -> Result<(), DropReason>
 
 /// Rewrites the destination to the backend's address and port.
 #[inline(always)]
-fn nat<F: Family>(packet: &Packet, headers: Headers<F>, backend: &Backend) -> Result<(), DropReason> {
-    let Headers { protocol, transport_offset, .. } = headers;
+fn nat<F: Family>(packet: &Packet, headers: &Headers<F>, backend: &Backend) -> Result<(), DropReason> {
+    let Headers { protocol, transport_offset, .. } = *headers;
     let network = packet.view_mut::<F>(IP_OFFSET).ok_or(DropReason::MalformedHeader)?;
     network.decrement_hop_limit()?;
     let change = network.set_destination(backend.address);

@@ -7,6 +7,7 @@
 #![no_std]
 #![no_main]
 #![expect(missing_docs, reason = "the program macro makes functions of its own, without docs")]
+#![expect(clippy::needless_pass_by_value, reason = "the program macro hands the context over by value")]
 
 mod count;
 mod family;
@@ -76,13 +77,13 @@ fn balance<F: Family>(packet: &Packet) -> Result<Verdict, DropReason> {
             return Err(DropReason::Fragment);
         }
         let selected = select::backend(listener.table, headers.flow_hash())?;
-        return forward::to_backend(packet, headers, &selected);
+        return forward::to_backend(packet, &headers, &selected);
     }
     if let Some(reply) = reply::find(&headers) {
         if headers.is_fragment {
             return Err(DropReason::Fragment);
         }
-        return reply::to_client(packet, headers, reply);
+        return reply::to_client(packet, &headers, reply);
     }
     Ok(Verdict::Pass)
 }

@@ -108,5 +108,6 @@ impl<'a> Packet<'a> {
 #[inline(always)]
 pub fn redirect(interface: u32) -> u32 {
     // SAFETY: the helper takes plain numbers; an index without an interface is an error of its own in the kernel.
-    unsafe { bpf_redirect(interface, 0) as u32 }
+    let action = unsafe { bpf_redirect(interface, 0) };
+    action.cast_unsigned() as u32
 }

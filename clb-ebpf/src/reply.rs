@@ -23,8 +23,8 @@ pub fn find<F: Family>(headers: &Headers<F>) -> Option<&'static Reply> {
 
 /// Sends a backend's reply to its client.
 #[inline(always)]
-pub fn to_client<F: Family>(packet: &Packet, headers: Headers<F>, reply: &Reply) -> Result<Verdict, DropReason> {
-    let Headers { protocol, transport_offset, network, .. } = headers;
+pub fn to_client<F: Family>(packet: &Packet, headers: &Headers<F>, reply: &Reply) -> Result<Verdict, DropReason> {
+    let Headers { protocol, transport_offset, network, .. } = *headers;
     let client = network.destination();
     let next_hop = maps::route(client).unwrap_or(&NextHop::UNRESOLVED);
     if !next_hop.is_resolved() {
