@@ -7,8 +7,12 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use anyhow::ensure;
 use clb_tests::{Agent, wait_until};
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use crate::{
     binary::clb,
@@ -27,7 +31,10 @@ impl Network {
     /// The command `clb run` with this file, on the load balancer's host.
     fn clb_run(&self, before: &[&str], file: &str, options: &[&str]) -> Command {
         fs::write(self.config(), file).unwrap();
-        let mut words = before.iter().map(Into::into).chain([clb()]);
+        // Where everybody may execute it.
+        let binary = self.lab.directory().join("clb");
+        fs::copy(clb(), &binary).unwrap();
+        let mut words = before.iter().map(Into::into).chain([binary]);
         let mut command = self.balancer.command(words.next().expect("a command"));
         command.args(words).args(["run", "--config"]).arg(self.config());
         command.arg("--socket").arg(self.socket()).args(options);
@@ -209,16 +216,46 @@ fn a_second_agent() {
 fn without_privileges() {
     let network = Network::new(Arms::One, 1);
     let file = network.file(&every_kind(1));
+    fs::set_permissions(network.lab.directory(), fs::Permissions::from_mode(0o777)).unwrap();
     for (name, wrapper, says) in [
         ("root without the capabilities", &["setpriv", "--bounding-set=-bpf,-net_admin"][..], "needs CAP_BPF"),
         ("root without one of them", &["setpriv", "--bounding-set=-net_admin"], "needs CAP_NET_ADMIN"),
+        ("root without another of them", &["setpriv", "--bounding-set=-perfmon"], "needs CAP_PERFMON"),
         ("nobody", &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"], "needs CAP_BPF"),
     ] {
         let mut command = network.clb_run(wrapper, &file, &[]);
-        fs::set_permissions(network.lab.directory(), fs::Permissions::from_mode(0o777)).unwrap();
         let refusal = refused(name, &network, &mut command);
         assert_says(name, &refusal, 2, &[says, "run clb as root"]);
     }
+}
+
+#[test]
+fn the_capabilities_that_are_asked_for_are_enough() {
+    let network = Network::new(Arms::One, 1);
+    let listeners = every_kind(1);
+    let _servers = network.serve(&listeners);
+    fs::set_permissions(network.lab.directory(), fs::Permissions::from_mode(0o777)).unwrap();
+    let nobody = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "--inh-caps=-all,+bpf,+perfmon,+net_admin",
+        "--ambient-caps=-all,+bpf,+perfmon,+net_admin",
+    ];
+    let mut command = network.clb_run(&nobody, &network.file(&listeners), &[]);
+    let mut agent = command.stderr(Stdio::null()).spawn().unwrap();
+    wait_until("it serves", PATIENCE, || {
+        ensure!(agent.try_wait()?.is_none(), "the agent has ended");
+        Ok(xdp_programs(&network.balancer) == ["eth0: clb"])
+    })
+    .unwrap();
+    for listener in &listeners {
+        assert_eq!(network.flows(listener, 10).failures, [].into(), "{}", listener.name);
+    }
+    kill(Pid::from_raw(agent.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert!(agent.wait().unwrap().success());
+    assert!(!network.socket().exists());
 }
 
 #[test]

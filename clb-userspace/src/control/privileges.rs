@@ -1,11 +1,11 @@
-//! Privileges: the two that loading and attaching need, and little else once that is done.
+//! Privileges: what loading and attaching need, and less once that is done.
 
 use anyhow::{Context as _, bail};
 use caps::{CapSet, Capability};
 
 /// Fails if this process cannot load and attach a program.
 pub fn check() -> anyhow::Result<()> {
-    for capability in NEEDED {
+    for capability in TO_START {
         if !caps::has_cap(None, CapSet::Effective, capability).context("read this process's capabilities")? {
             bail!(
                 "loading an XDP program needs {capability}, which this process lacks\n\
@@ -16,17 +16,19 @@ pub fn check() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Gives up every other capability but one: maps are written with the first, neighbours asked for with the second, and a
-/// reload reads the file where it was read at the start, be it in another user's private folder.
+/// Gives up every capability that serving does not need.
 pub fn drop_others() -> anyhow::Result<()> {
-    let is_kept =
-        |capability: &Capability| NEEDED.contains(capability) || *capability == Capability::CAP_DAC_READ_SEARCH;
     for set in [CapSet::Effective, CapSet::Permitted] {
         let held = caps::read(None, set).context("read this process's capabilities")?;
-        let kept = held.into_iter().filter(is_kept).collect();
+        let kept = held.into_iter().filter(|capability| TO_SERVE.contains(capability)).collect();
         caps::set(None, set, &kept).context("give up capabilities that are not needed")?;
     }
     Ok(())
 }
 
-const NEEDED: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
+/// Without the second the verifier forbids some arithmetic with pointers into the packet.
+const TO_START: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_NET_ADMIN];
+
+/// Maps are written with the first, neighbours asked for with the second, and with the third, if it is there, a reload
+/// reads the file where it was read at the start: it may lie in another user's private folder.
+const TO_SERVE: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_DAC_READ_SEARCH];

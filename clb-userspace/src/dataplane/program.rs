@@ -91,8 +91,7 @@ fn refused(what: &str, error: impl std::error::Error + Send + Sync + 'static) ->
     let kernel = uname().map_or_else(|_| "unknown".into(), |name| name.release().to_string_lossy().into_owned());
     anyhow!(error).context(format!(
         "{what}\n\
-         help: clb needs CAP_BPF and CAP_NET_ADMIN (run it as root), and Linux 6.1 or later with CONFIG_BPF_SYSCALL and\n\
-         \x20     CONFIG_BPF_JIT; this kernel is {kernel}"
+         help: clb needs Linux 6.1 or later with CONFIG_BPF_SYSCALL and CONFIG_BPF_JIT; this kernel is {kernel}"
     ))
 }
 
