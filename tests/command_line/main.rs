@@ -1,0 +1,12 @@
+//! The command line as a user sees it: whole transcripts, with the exit status. No privileges, no network.
+//!
+//! What must stay true in all of them: data goes to standard output, talk to standard error; 0 is good, 1 a problem in what
+//! was given, 2 a command that could not run; and no escape codes where no terminal is.
+
+mod binary;
+mod check;
+mod output;
+mod plan;
+mod status;
+mod transcript;
+mod usage;
