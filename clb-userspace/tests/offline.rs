@@ -51,3 +51,28 @@ fn plan_shows_what_changes() {
     ];
     cases.iter().for_each(check);
 }
+
+#[test]
+fn every_shell_and_every_command_has_its_file() {
+    let run = |words: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_clb")).args(words).output().expect("run clb");
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = run(&["completions", shell]);
+        assert!(script.contains("bindable") && script.contains("max-moved"), "{shell}: {script}");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    run(&["man", "--dir", folder.path().to_str().expect("a path")]);
+    let page = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    assert_eq!(page("clb.1"), run(&["man"]));
+    let verbs = run(&["--help"]);
+    let (_, verbs) = verbs.split_once("Commands:\n").expect("a list of commands");
+    let verbs = verbs.lines().take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next());
+    for verb in verbs.filter(|verb| *verb != "help") {
+        let help = run(&[verb, "--help"]);
+        assert!(help.contains("Example: clb "), "{verb} has no example");
+        assert!(page(&format!("clb-{verb}.1")).contains(&format!("Example: clb {verb}")), "{verb}");
+    }
+}

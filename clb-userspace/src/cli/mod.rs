@@ -5,6 +5,7 @@
 
 mod bindable;
 mod check;
+mod generate;
 mod plan;
 mod run;
 mod status;
@@ -18,7 +19,11 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use clap::{Parser, Subcommand};
 
-use self::{bindable::BindableArguments, plan::PlanArguments};
+use self::{
+    bindable::BindableArguments,
+    generate::{CompletionsArguments, ManArguments, SchemaArguments},
+    plan::PlanArguments,
+};
 use crate::{
     config::{Color, ReadError},
     dataplane::AttachMode,
@@ -39,6 +44,9 @@ enum Verb {
     Status(StatusArguments),
     Bindable(BindableArguments),
     Plan(PlanArguments),
+    Schema(SchemaArguments),
+    Completions(CompletionsArguments),
+    Man(ManArguments),
 }
 
 /// Balance the listeners of a configuration file until a signal ends it
@@ -115,6 +123,9 @@ pub fn main() -> ExitCode {
         Verb::Status(arguments) => status::status(&arguments),
         Verb::Bindable(arguments) => bindable::bindable(&arguments),
         Verb::Plan(arguments) => plan::plan(&arguments),
+        Verb::Schema(SchemaArguments {}) => generate::schema(),
+        Verb::Completions(arguments) => generate::completions(&arguments),
+        Verb::Man(arguments) => generate::man(&arguments),
     };
     done.unwrap_or_else(|error| {
         tell(&render_error(&error));

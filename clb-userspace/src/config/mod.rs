@@ -7,6 +7,7 @@
 mod as_written;
 mod cloud;
 mod document;
+pub mod keys;
 mod lines;
 mod model;
 mod nearest;
@@ -14,6 +15,7 @@ mod problem;
 mod reader;
 mod render;
 mod rules;
+mod schema;
 mod written;
 
 use std::{
@@ -27,8 +29,10 @@ pub use self::{
     model::{Affinity, Backend, BackendKind, Config, Forwarding, HealthCheck, HealthCheckKind, Listener, OnUnhealthy},
     nearest::nearest,
     problem::{Code, Severity},
+    reader::Seconds,
     render::{Color, Problems},
     rules::{Candidate, Forbidden},
+    schema::schema,
 };
 use self::{
     document::MAX_FILE_BYTES,

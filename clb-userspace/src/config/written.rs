@@ -3,7 +3,7 @@
 //! A value is there, absent, or wrong. What is wrong is reported here, once, and is not used by any rule after that, so
 //! one mistake never causes a second report. A key that is nearly a known one is reported and then read as that one.
 
-use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use clb_common::Protocol;
 use serde_yaml::Number;
@@ -11,6 +11,7 @@ use serde_yaml::Number;
 use super::{
     cloud::Role,
     document::{Node, shortened},
+    keys::{self, DRAINS, IDLE_TIMEOUTS, INTERVALS, PORTS, SLOT_TABLE_SIZES, THRESHOLDS, TIMEOUTS, WEIGHTS},
     model::{Affinity, Forwarding, HealthCheckKind, OnUnhealthy},
     problem::{Code, Place, Problem},
     reader::{
@@ -190,22 +191,10 @@ pub enum Target<'t> {
     Eni(IpAddr),
 }
 
-/// The sizes that a slot table can have.
-pub const SLOT_TABLE_SIZES: [u32; 6] = [1021, 4093, 16381, 65537, 131_071, 655_373];
-
-const PORTS: RangeInclusive<u64> = 1..=65535;
-const WEIGHTS: RangeInclusive<u64> = 0..=100;
-const THRESHOLDS: RangeInclusive<u64> = 2..=10;
-const DRAINS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(1);
-const IDLE_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_mins(33);
-const INTERVALS: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_mins(5);
-const TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_mins(1);
-
 /// Reads the whole file; `None` if it is no mapping.
 pub fn read<'n>(root: &'n Node<'n>, problems: &mut Vec<Problem>) -> Option<File<'n>> {
     let reader = &mut Reader::new(problems);
-    let keys = ["version", "load_balancer", "cvms", "enis", "listeners"];
-    let fields = reader.mapping("the file", root, &keys)?;
+    let fields = reader.mapping("the file", root, keys::FILE.names)?;
     reader.field(&fields, "version", Required, version);
     let load_balancer = reader.field(&fields, "load_balancer", Required, load_balancer);
     Some(File {
@@ -244,8 +233,7 @@ impl LoadBalancer<'_> {
 }
 
 fn load_balancer<'n>(reader: &mut Reader<'_>, _: &'static str, node: &'n Node<'n>) -> Field<LoadBalancer<'n>> {
-    let keys = ["id", "vpc", "interfaces", "forwarding", "hash_seed", "slots"];
-    let Some(fields) = reader.mapping("`load_balancer`", node, &keys) else { return Field::Wrong };
+    let Some(fields) = reader.mapping("`load_balancer`", node, keys::LOAD_BALANCER.names) else { return Field::Wrong };
     let value = LoadBalancer {
         place: fields.place,
         id: reader.field(&fields, "id", Required, Reader::text),
@@ -274,7 +262,7 @@ fn interfaces<'n>(reader: &mut Reader<'_>, fields: &Fields<'n>) -> Vec<&'n str> 
 }
 
 fn cvm<'n>(reader: &mut Reader<'_>, node: &'n Node<'n>) -> Option<Cvm<'n>> {
-    let fields = reader.mapping("a CVM", node, &["id", "vpc", "zone"])?;
+    let fields = reader.mapping("a CVM", node, keys::CVM.names)?;
     Some(Cvm {
         id: reader.field(&fields, "id", Required, Reader::text),
         vpc: reader.field(&fields, "vpc", Required, Reader::text),
@@ -283,8 +271,7 @@ fn cvm<'n>(reader: &mut Reader<'_>, node: &'n Node<'n>) -> Option<Cvm<'n>> {
 }
 
 fn eni<'n>(reader: &mut Reader<'_>, node: &'n Node<'n>) -> Option<Eni<'n>> {
-    let keys = ["id", "role", "vpc", "zone", "attached_to", "primary_ip", "secondary_ips"];
-    let fields = reader.mapping("an ENI", node, &keys)?;
+    let fields = reader.mapping("an ENI", node, keys::ENI.names)?;
     Some(Eni {
         id: reader.field(&fields, "id", Required, Reader::text),
         role: reader.field(&fields, "role", Required, Reader::leaf),
@@ -298,21 +285,7 @@ fn eni<'n>(reader: &mut Reader<'_>, node: &'n Node<'n>) -> Option<Eni<'n>> {
 }
 
 fn listener<'n>(reader: &mut Reader<'_>, node: &'n Node<'n>) -> Option<Listener<'n>> {
-    let keys = [
-        "name",
-        "vip",
-        "protocol",
-        "port",
-        "forwarding",
-        "slots",
-        "affinity",
-        "drain",
-        "idle_timeout",
-        "on_unhealthy",
-        "health_check",
-        "backends",
-    ];
-    let fields = reader.mapping("a listener", node, &keys)?;
+    let fields = reader.mapping("a listener", node, keys::LISTENER.names)?;
     let drain = |reader: &mut Reader<'_>, key, node| reader.duration((Code::DrainRange, DRAINS), key, node);
     let idle = |reader: &mut Reader<'_>, key, node| reader.duration((Code::IdleTimeoutRange, IDLE_TIMEOUTS), key, node);
     Some(Listener {
@@ -372,8 +345,7 @@ fn slots(reader: &mut Reader<'_>, key: &'static str, node: &Node<'_>) -> Field<u
 }
 
 fn health_check<'n>(reader: &mut Reader<'_>, _: &'static str, node: &'n Node<'n>) -> Field<HealthCheck> {
-    let keys = ["type", "interval", "timeout", "healthy", "unhealthy"];
-    let Some(fields) = reader.mapping("a health check", node, &keys) else { return Field::Wrong };
+    let Some(fields) = reader.mapping("a health check", node, keys::HEALTH_CHECK.names) else { return Field::Wrong };
     let code = Code::HealthCheckRange;
     let threshold = |reader: &mut Reader<'_>, key, node| reader.number((code, THRESHOLDS), key, node);
     let value = HealthCheck {
@@ -404,7 +376,7 @@ fn check_kind<'n>(reader: &mut Reader<'_>, key: &'static str, node: &'n Node<'n>
 }
 
 fn backend<'n>(reader: &mut Reader<'_>, node: &'n Node<'n>) -> Option<Backend<'n>> {
-    let fields = reader.mapping("a backend", node, &["cvm", "eni", "port", "weight"])?;
+    let fields = reader.mapping("a backend", node, keys::BACKEND.names)?;
     let cvm = reader.field(&fields, "cvm", Optional, Reader::text).map(Target::Cvm);
     let eni = reader.field(&fields, "eni", Optional, Reader::address).map(Target::Eni);
     let backend_kind = |message| {

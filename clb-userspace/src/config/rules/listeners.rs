@@ -11,10 +11,11 @@ use clb_common::Protocol;
 
 use super::{
     super::{
+        keys::SLOT_TABLE_SIZES,
         model::{Backend, Forwarding, HealthCheck, HealthCheckKind, Listener},
         problem::{Code, Place, Problem},
         reader::Seconds,
-        written::{self, Field, File, SLOT_TABLE_SIZES},
+        written::{self, Field, File},
     },
     bindings::{Bound, bind},
     topology::{Found, Topology, unique},
