@@ -72,6 +72,9 @@ impl NextHop {
     /// No MAC address is known: packets for it are dropped and counted.
     pub const UNRESOLVED: Self = Self { ethernet: [0; 3], interface: 0, mtu: 0 };
 
+    /// The address is the host's own: its packets are none of clb's business.
+    pub const HOST: Self = Self { interface: u32::MAX, ..Self::UNRESOLVED };
+
     /// The next hop with this MAC address, through this interface with that MAC address.
     pub fn new(destination: [u8; 6], source: [u8; 6], interface: u32, mtu: u32) -> Self {
         let mut bytes = [0; 12];
@@ -84,6 +87,12 @@ impl NextHop {
     #[inline(always)]
     pub const fn is_resolved(&self) -> bool {
         self.interface != 0
+    }
+
+    /// Whether the packet is for the host itself.
+    #[inline(always)]
+    pub const fn is_host(&self) -> bool {
+        self.interface == Self::HOST.interface
     }
 
     /// The destination MAC address.

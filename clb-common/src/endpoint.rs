@@ -1,5 +1,7 @@
 //! One end of a flow: the key of the listener map and of the reply map.
 
+use core::net::SocketAddr;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{Address, Port};
@@ -32,14 +34,22 @@ pub struct Endpoint {
     pub address: Address,
     /// The listener's port, or the backend's.
     pub port: Port,
-    /// A [`Protocol`] by its number, widened so that no padding follows.
-    protocol: u16,
+    /// A [`Protocol`] by its number.
+    protocol: u8,
+    /// The IP version: an IPv6 packet for an IPv4-mapped address is not for the IPv4 address.
+    version: u8,
 }
 
 impl Endpoint {
-    /// The endpoint of these three.
+    /// The endpoint of a packet's header of this IP version.
     #[inline(always)]
-    pub const fn new(address: Address, protocol: Protocol, port: Port) -> Self {
-        Self { address, port, protocol: protocol as u16 }
+    pub const fn new(version: u8, address: Address, protocol: Protocol, port: Port) -> Self {
+        Self { address, port, protocol: protocol as u8, version }
+    }
+
+    /// The endpoint with this socket address.
+    pub fn of(protocol: Protocol, socket: SocketAddr) -> Self {
+        let version = if socket.is_ipv4() { 4 } else { 6 };
+        Self::new(version, socket.ip().into(), protocol, Port::new(socket.port()))
     }
 }

@@ -7,6 +7,7 @@ use crate::packet::Plain;
 
 /// An IP header, of one family.
 pub trait Family: Plain {
+    const VERSION: u8;
     /// The transport protocol's number and offset behind the header, and which part of a datagram this is.
     fn payload(&self) -> Option<Payload>;
     fn source(&self) -> Address;
@@ -32,6 +33,8 @@ pub type V4 = Ipv4Hdr;
 pub type V6 = Ipv6Hdr;
 
 impl Family for V4 {
+    const VERSION: u8 = 4;
+
     #[inline(always)]
     fn payload(&self) -> Option<Payload> {
         // Version 4, and a header of at least five words: the upper and the lower half of the first byte.
@@ -112,6 +115,8 @@ fn replace(field: &mut [u8; 4], address: Address) -> Change {
 }
 
 impl Family for V6 {
+    const VERSION: u8 = 6;
+
     #[inline(always)]
     fn payload(&self) -> Option<Payload> {
         (self.vcf[0] >> 4 == 6).then_some(Payload {

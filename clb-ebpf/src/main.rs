@@ -80,9 +80,6 @@ fn balance<F: Family>(packet: &Packet) -> Result<Verdict, DropReason> {
         return forward::to_backend(packet, &headers, &selected);
     }
     if let Some(reply) = reply::find(&headers) {
-        if headers.is_fragment {
-            return Err(DropReason::Fragment);
-        }
         return reply::to_client(packet, &headers, reply);
     }
     Ok(Verdict::Pass)

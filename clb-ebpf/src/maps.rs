@@ -66,9 +66,10 @@ pub fn listener_index(endpoint: &Endpoint) -> Option<u32> {
 
 /// What a packet from this endpoint is a reply of.
 #[inline(always)]
-pub fn reply(endpoint: &Endpoint) -> Option<&'static Reply> {
-    // SAFETY: the program never writes this map, and the kernel keeps the element until this run of it ends.
-    unsafe { REPLIES.get(endpoint) }
+pub fn reply(endpoint: &Endpoint) -> Option<Reply> {
+    // SAFETY: the value is copied out at once, and the program never writes this map. The kernel may give a removed
+    // element to the next one that is added; the agent adds none until packets that could see it are through.
+    unsafe { REPLIES.get(endpoint) }.copied()
 }
 
 /// The way to this client.

@@ -20,12 +20,12 @@ pub struct Headers<'a, F> {
 impl<F: Family> Headers<'_, F> {
     #[inline(always)]
     pub fn source(&self) -> Endpoint {
-        Endpoint::new(self.network.source(), self.protocol, self.source_port)
+        Endpoint::new(F::VERSION, self.network.source(), self.protocol, self.source_port)
     }
 
     #[inline(always)]
     pub fn destination(&self) -> Endpoint {
-        Endpoint::new(self.network.destination(), self.protocol, self.destination_port)
+        Endpoint::new(F::VERSION, self.network.destination(), self.protocol, self.destination_port)
     }
 
     #[inline(always)]

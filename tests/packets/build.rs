@@ -85,10 +85,22 @@ impl Segment {
 
 /// Puts IPv4 options (a security option, RFC 1108, in three words) into a packet without any.
 pub fn with_ipv4_options(segment: &Segment) -> Vec<u8> {
+    with_options(segment, [0x82, 11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+}
+
+/// Puts as many IPv4 options (no-operation) into a packet as a header can have: ten words.
+pub fn with_longest_ipv4_options(segment: &Segment) -> Vec<u8> {
+    with_options(segment, [1; 40])
+}
+
+fn with_options<const BYTES: usize>(segment: &Segment, options: [u8; BYTES]) -> Vec<u8>
+where
+    etherparse::Ipv4Options: From<[u8; BYTES]>,
+{
     let plain = segment.bytes();
     let mut header = etherparse::Ipv4Header::from_slice(&plain[ETHERNET..]).unwrap().0;
-    header.options = [0x82, 11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].into();
-    header.total_len += 12;
+    header.options = options.into();
+    header.total_len += BYTES as u16;
     header.header_checksum = header.calc_header_checksum();
     [&plain[..ETHERNET], &header.to_bytes(), &plain[ETHERNET + IPV4..]].concat()
 }

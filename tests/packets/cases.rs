@@ -5,12 +5,14 @@ use clb_common::{
     ForwardingMode::{Dsr, Nat},
     NextHop,
     Protocol::{Tcp, Udp},
+    Traffic,
 };
+use clb_userspace::dataplane::Counters;
 
 use crate::{
     build::{
         CLB_MAC, CLIENT_MAC, Segment, arp_request, as_ipv4_fragment, as_ipv6_fragment, ping, with_ipv4_options,
-        without_udp_checksum,
+        with_longest_ipv4_options, without_udp_checksum,
     },
     harness::{Action, Harness, LOOPBACK, Result, listener},
 };
@@ -41,6 +43,7 @@ fn every_packet_becomes_what_its_row_says() {
         let after = harness.counters();
         let counted = after.passed + after.dropped() + after.sent() - before.passed - before.dropped() - before.sent();
         assert_eq!(counted, 1, "{name}: counted once");
+        let bytes_in = packet.len() as u64;
         match expected {
             Pass => {
                 assert_eq!(result, Result { action: Action::Pass, bytes: packet }, "{name}");
@@ -48,19 +51,42 @@ fn every_packet_becomes_what_its_row_says() {
             }
             Transmit(bytes) => {
                 assert_eq!(result, Result { action: Action::Transmit, bytes }, "{name}");
-                assert_eq!(after.sent(), before.sent() + 1, "{name}");
+                assert_sent(name, &before, &after, bytes_in);
             }
             Redirect(bytes) => {
                 assert_eq!(result, Result { action: Action::Redirect, bytes }, "{name}");
-                assert_eq!(after.sent(), before.sent() + 1, "{name}");
+                assert_sent(name, &before, &after, bytes_in);
             }
             Drop(reason) => {
                 assert_eq!(result.action, Action::Drop, "{name}");
-                let of = |counters: &clb_userspace::dataplane::Counters| counters.dropped[reason as usize];
+                let of = |counters: &Counters| counters.dropped[reason as usize];
                 assert_eq!(of(&after), (reason, of(&before).1 + 1), "{name}");
             }
         }
     }
+}
+
+/// A forwarded packet counts for its listener and one of its backends, a reply for its backend only; both with all bytes.
+fn assert_sent(name: &str, before: &Counters, after: &Counters, bytes: u64) {
+    let sum = |counters: &Counters| {
+        let [mut arrived, mut forwarded, mut replies] = [Traffic::default(); 3];
+        for listener in counters.listeners.values() {
+            arrived += listener.arrived;
+            for (traffic, _) in listener.backends.values() {
+                forwarded += traffic.forwarded;
+                replies += traffic.replies;
+            }
+        }
+        [arrived, forwarded, replies]
+    };
+    let counted: Vec<(u64, u64)> = sum(after)
+        .iter()
+        .zip(sum(before))
+        .map(|(after, before)| (after.packets - before.packets, after.bytes - before.bytes))
+        .collect();
+    let one = (1, bytes);
+    let expected = if name.contains("reply") { [(0, 0), (0, 0), one] } else { [one, one, (0, 0)] };
+    assert_eq!(counted, expected, "{name}: arrived, forwarded, replies");
 }
 
 /// Every reason but the one that no packet can cause has a row.
@@ -84,8 +110,8 @@ fn dsr() -> Vec<Case> {
     for (name, protocol, client, vip) in [
         ("dsr, TCP over IPv4: only the MAC addresses change", Tcp, CLIENT, "203.0.113.10:80"),
         ("dsr, UDP over IPv4: only the MAC addresses change", Udp, CLIENT, "203.0.113.10:53"),
-        ("dsr, TCP over IPv6: only the MAC addresses change", Tcp, CLIENT_V6, "[2001:db8::10]:80"),
-        ("dsr, UDP over IPv6: only the MAC addresses change", Udp, CLIENT_V6, "[2001:db8::10]:53"),
+        ("dsr, TCP over IPv6: only the MAC addresses change", Tcp, CLIENT_V6, "[2001:db8:1:2:3:4:5:10]:80"),
+        ("dsr, UDP over IPv6: only the MAC addresses change", Udp, CLIENT_V6, "[2001:db8:1:2:3:4:5:10]:53"),
     ] {
         let packet = Segment::new(protocol, client, vip);
         let expected = Transmit(packet.clone().on_link(BACKEND_MAC, CLB_MAC).bytes());
@@ -109,6 +135,12 @@ fn dsr() -> Vec<Case> {
         packet: elsewhere.bytes(),
         expected: Redirect(elsewhere.on_link(OTHER_BACKEND_MAC, OTHER_CLB_MAC).bytes()),
     });
+    let both = Segment::new(Tcp, "10.0.1.11:8081", "203.0.113.10:80");
+    cases.push(Case {
+        name: "what a backend sends to a listener is for the listener, also from its bound port",
+        packet: both.bytes(),
+        expected: Transmit(both.on_link(BACKEND_MAC, CLB_MAC).bytes()),
+    });
     cases
 }
 
@@ -121,15 +153,15 @@ fn nat() -> Vec<Case> {
             "nat, TCP over IPv6: address, port, hop limit, checksum",
             Tcp,
             CLIENT_V6,
-            "[2001:db8::10]:8080",
-            "[fd00::11]:8081",
+            "[2001:db8:1:2:3:4:5:10]:8080",
+            "[fd00:1:2:3:4:5:6:11]:8081",
         ),
         (
             "nat, UDP over IPv6: address, port, hop limit, checksum",
             Udp,
             CLIENT_V6,
-            "[2001:db8::10]:5353",
-            "[fd00::11]:5354",
+            "[2001:db8:1:2:3:4:5:10]:5353",
+            "[fd00:1:2:3:4:5:6:11]:5354",
         ),
     ] {
         let packet = Segment::new(protocol, client, vip);
@@ -142,6 +174,11 @@ fn nat() -> Vec<Case> {
         name: "nat finds the TCP header behind IPv4 options",
         packet: with_ipv4_options(&packet),
         expected: Transmit(with_ipv4_options(&forwarded)),
+    });
+    cases.push(Case {
+        name: "nat finds the TCP header behind the longest IPv4 header",
+        packet: with_longest_ipv4_options(&packet),
+        expected: Transmit(with_longest_ipv4_options(&forwarded)),
     });
     let packet = Segment::new(Udp, CLIENT, "203.0.113.10:5353");
     let forwarded = packet.clone().to("10.0.1.11:5354").hop_limit(63).on_link(BACKEND_MAC, CLB_MAC);
@@ -180,8 +217,20 @@ fn replies() -> Vec<Case> {
     for (name, protocol, backend, client, vip) in [
         ("a reply leaves from the VIP, TCP over IPv4", Tcp, "10.0.1.11:8081", CLIENT, "203.0.113.10:8080"),
         ("a reply leaves from the VIP, UDP over IPv4", Udp, "10.0.1.11:5354", CLIENT, "203.0.113.10:5353"),
-        ("a reply leaves from the VIP, TCP over IPv6", Tcp, "[fd00::11]:8081", CLIENT_V6, "[2001:db8::10]:8080"),
-        ("a reply leaves from the VIP, UDP over IPv6", Udp, "[fd00::11]:5354", CLIENT_V6, "[2001:db8::10]:5353"),
+        (
+            "a reply leaves from the VIP, TCP over IPv6",
+            Tcp,
+            "[fd00:1:2:3:4:5:6:11]:8081",
+            CLIENT_V6,
+            "[2001:db8:1:2:3:4:5:10]:8080",
+        ),
+        (
+            "a reply leaves from the VIP, UDP over IPv6",
+            Udp,
+            "[fd00:1:2:3:4:5:6:11]:5354",
+            CLIENT_V6,
+            "[2001:db8:1:2:3:4:5:10]:5353",
+        ),
     ] {
         let packet = Segment::new(protocol, backend, client).on_link(CLB_MAC, BACKEND_MAC);
         let expected = packet.clone().from(vip).hop_limit(63).on_link(CLIENT_MAC, CLB_MAC).bytes();
@@ -201,6 +250,10 @@ fn passed() -> Vec<Case> {
     let web = Segment::new(Tcp, CLIENT, "203.0.113.10:80");
     let mut broadcast = web.bytes();
     broadcast[..6].fill(0xff);
+    let mut multicast = web.bytes();
+    multicast[..6].copy_from_slice(&[0x01, 0x00, 0x5e, 0, 0, 1]);
+    let mut old_v6_version = Segment::new(Tcp, CLIENT_V6, "[2001:db8:1:2:3:4:5:10]:80").bytes();
+    old_v6_version[14] = 0x40;
     let mut old_version = web.bytes();
     old_version[14] = 0x55;
     let mut short_header = web.bytes();
@@ -232,7 +285,29 @@ fn passed() -> Vec<Case> {
             packet: Segment::new(Tcp, CLIENT_V6, "[::203.0.113.10]:80").bytes(),
             expected: Pass,
         },
+        Case {
+            name: "an IPv6 packet for the IPv4-mapped address of a VIP passes",
+            packet: Segment::new(Tcp, CLIENT_V6, "[::ffff:203.0.113.10]:80").bytes(),
+            expected: Pass,
+        },
         Case { name: "a frame for a group of hosts passes", packet: broadcast, expected: Pass },
+        Case { name: "a frame for an IPv4 multicast group passes", packet: multicast, expected: Pass },
+        Case { name: "an IPv6 header of another version passes", packet: old_v6_version, expected: Pass },
+        Case {
+            name: "a fragment far into a datagram passes: the offset has thirteen bits",
+            packet: as_ipv4_fragment(&web, 0x1000, true),
+            expected: Pass,
+        },
+        Case {
+            name: "the last fragment of a datagram passes",
+            packet: as_ipv4_fragment(&web, 0x100, false),
+            expected: Pass,
+        },
+        Case {
+            name: "what a backend sends to the host itself from its bound port passes",
+            packet: Segment::new(Tcp, "10.0.1.11:8081", "198.51.100.2:50000").on_link(CLB_MAC, BACKEND_MAC).bytes(),
+            expected: Pass,
+        },
         Case { name: "an IPv4 header of another version passes", packet: old_version, expected: Pass },
         Case { name: "an IPv4 header shorter than five words passes", packet: short_header, expected: Pass },
         Case { name: "a tagged frame passes: tags are not parsed yet", packet: tagged, expected: Pass },
@@ -244,7 +319,7 @@ fn passed() -> Vec<Case> {
         },
         Case {
             name: "an IPv6 fragment passes: extension headers are not parsed yet",
-            packet: as_ipv6_fragment(&Segment::new(Tcp, CLIENT_V6, "[2001:db8::10]:80")),
+            packet: as_ipv6_fragment(&Segment::new(Tcp, CLIENT_V6, "[2001:db8:1:2:3:4:5:10]:80")),
             expected: Pass,
         },
         Case {
@@ -264,7 +339,7 @@ fn passed() -> Vec<Case> {
 fn dropped() -> Vec<Case> {
     let web = Segment::new(Tcp, CLIENT, "203.0.113.10:80");
     let nat = Segment::new(Tcp, CLIENT, "203.0.113.10:8080");
-    let nat_v6 = Segment::new(Tcp, CLIENT_V6, "[2001:db8::10]:8080");
+    let nat_v6 = Segment::new(Tcp, CLIENT_V6, "[2001:db8:1:2:3:4:5:10]:8080");
     let reply = Segment::new(Tcp, "10.0.1.11:8081", CLIENT);
     vec![
         Case {
@@ -301,6 +376,11 @@ fn dropped() -> Vec<Case> {
             name: "a packet of exactly the MTU is sent",
             packet: web.clone().payload(&[0; 1_500 - 20 - 20]).bytes(),
             expected: Transmit(web.clone().payload(&[0; 1_500 - 20 - 20]).on_link(BACKEND_MAC, CLB_MAC).bytes()),
+        },
+        Case {
+            name: "a reply of one byte more than the MTU toward its client",
+            packet: reply.clone().payload(&[0; 1_500 - 20 - 20 + 1]).bytes(),
+            expected: Drop(DropReason::PacketTooBig),
         },
         Case {
             name: "nat routes: a TTL of 1 is used up",
@@ -348,12 +428,12 @@ fn harness() -> Harness {
     let listeners = [
         listener(Tcp, "203.0.113.10:80", Dsr, &[("10.0.1.11:80", 1)]),
         listener(Udp, "203.0.113.10:53", Dsr, &[("10.0.1.11:53", 1)]),
-        listener(Tcp, "[2001:db8::10]:80", Dsr, &[("[fd00::11]:80", 1)]),
-        listener(Udp, "[2001:db8::10]:53", Dsr, &[("[fd00::11]:53", 1)]),
+        listener(Tcp, "[2001:db8:1:2:3:4:5:10]:80", Dsr, &[("[fd00:1:2:3:4:5:6:11]:80", 1)]),
+        listener(Udp, "[2001:db8:1:2:3:4:5:10]:53", Dsr, &[("[fd00:1:2:3:4:5:6:11]:53", 1)]),
         listener(Tcp, "203.0.113.10:8080", Nat, &[("10.0.1.11:8081", 1)]),
         listener(Udp, "203.0.113.10:5353", Nat, &[("10.0.1.11:5354", 1)]),
-        listener(Tcp, "[2001:db8::10]:8080", Nat, &[("[fd00::11]:8081", 1)]),
-        listener(Udp, "[2001:db8::10]:5353", Nat, &[("[fd00::11]:5354", 1)]),
+        listener(Tcp, "[2001:db8:1:2:3:4:5:10]:8080", Nat, &[("[fd00:1:2:3:4:5:6:11]:8081", 1)]),
+        listener(Udp, "[2001:db8:1:2:3:4:5:10]:5353", Nat, &[("[fd00:1:2:3:4:5:6:11]:5354", 1)]),
         listener(Tcp, "203.0.113.10:81", Dsr, &[("10.0.2.21:81", 1)]),
         listener(Tcp, "203.0.113.10:90", Dsr, &[]),
         listener(Tcp, "203.0.113.10:91", Dsr, &[("10.0.1.11:91", 0)]),
@@ -361,10 +441,11 @@ fn harness() -> Harness {
     ];
     Harness::new(
         &listeners.into(),
-        &[("10.0.1.11", on_loopback), ("fd00::11", on_loopback), ("10.0.2.21", elsewhere)],
+        &[("10.0.1.11", on_loopback), ("fd00:1:2:3:4:5:6:11", on_loopback), ("10.0.2.21", elsewhere)],
         &[
             ("198.51.100.0", 24, NextHop::UNRESOLVED),
             ("198.51.100.10", 32, to_client),
+            ("198.51.100.2", 32, NextHop::HOST),
             ("2001:db8:ffff::", 64, to_client),
             ("192.0.2.0", 24, to_gateway),
             ("192.0.0.0", 8, to_client),
@@ -373,7 +454,7 @@ fn harness() -> Harness {
 }
 
 const CLIENT: &str = "198.51.100.10:40000";
-const CLIENT_V6: &str = "[2001:db8:ffff::10]:40000";
+const CLIENT_V6: &str = "[2001:db8:ffff:0:7:8:9:10]:40000";
 const BACKEND_MAC: [u8; 6] = [2, 0, 0, 0, 1, 0x11];
 const OTHER_BACKEND_MAC: [u8; 6] = [2, 0, 0, 0, 2, 0x21];
 const OTHER_CLB_MAC: [u8; 6] = [2, 0, 0, 0, 2, 0x02];

@@ -1,4 +1,4 @@
-//! The real program with the real maps, as the agent loads them, run on packets through BPF_PROG_TEST_RUN.
+//! The real program with the real maps, as the agent loads them, run on packets through `BPF_PROG_TEST_RUN`.
 
 use std::{
     collections::BTreeMap,
@@ -47,16 +47,22 @@ impl Harness {
         let settings = Settings { hash_seed: SEED, drop_log: DropLog::Off };
         let dataplane =
             Dataplane::load(settings, listeners).expect("these tests load an XDP program: run them as root");
-        let next_hops = next_hops.iter().map(|(address, next_hop)| (address.parse().unwrap(), *next_hop)).collect();
-        let mut harness = Self { runtime, dataplane, next_hops };
+        let mut harness = Self { runtime, dataplane, next_hops: BTreeMap::new() };
+        harness.next_hops = parsed(next_hops);
         harness.apply(listeners);
+        harness.update_next_hops(next_hops, routes);
+        harness
+    }
+
+    /// Makes these the next hops and the routes to clients.
+    pub fn update_next_hops(&mut self, next_hops: &[(&str, NextHop)], routes: &[(&str, u8, NextHop)]) {
+        self.next_hops = parsed(next_hops);
         let routes = routes
             .iter()
             .map(|(address, length, hop)| (Prefix::new(address.parse().unwrap(), *length), *hop))
             .collect();
-        let Self { runtime, dataplane, next_hops } = &mut harness;
+        let Self { runtime, dataplane, next_hops } = self;
         runtime.block_on(dataplane.update_next_hops(&|_, address| hop(next_hops, address), routes)).unwrap();
-        harness
     }
 
     /// Makes the maps hold these listeners instead.
@@ -87,6 +93,10 @@ impl Harness {
     pub fn counters(&self) -> Counters {
         self.dataplane.counters().unwrap()
     }
+}
+
+fn parsed(next_hops: &[(&str, NextHop)]) -> BTreeMap<IpAddr, NextHop> {
+    next_hops.iter().map(|(address, next_hop)| (address.parse().unwrap(), *next_hop)).collect()
 }
 
 fn hop(next_hops: &BTreeMap<IpAddr, NextHop>, address: IpAddr) -> NextHop {

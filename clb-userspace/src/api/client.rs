@@ -6,13 +6,24 @@ use anyhow::{Context as _, anyhow, bail};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::{net::UnixStream, time::timeout};
 
-use super::{STATUS_PATH, Status};
+use super::{CONFIG_PATH, STATUS_PATH, Status};
+use crate::config::Config;
 
 /// Asks the agent on this socket what it balances.
 pub async fn status(socket: &Path) -> anyhow::Result<Status> {
-    let answer = timeout(AGENT_PATIENCE, get(socket, STATUS_PATH)).await;
+    ask(socket, STATUS_PATH).await
+}
+
+/// Asks the agent on this socket for the configuration in force.
+pub async fn config(socket: &Path) -> anyhow::Result<Config> {
+    ask(socket, CONFIG_PATH).await
+}
+
+async fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> anyhow::Result<T> {
+    let answer = timeout(AGENT_PATIENCE, get(socket, path)).await;
     let body = answer.map_err(|_| {
         anyhow!(
             "the agent on {} does not answer\n\

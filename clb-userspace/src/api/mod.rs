@@ -11,16 +11,21 @@ mod status;
 use tokio::sync::oneshot;
 
 pub use self::{
-    client::status,
+    client::{config, status},
     server::{Server, bind},
     status::{BackendStatus, InterfaceStatus, ListenerStatus, NextHopState, NextHopStatus, Status},
 };
+
+use crate::config::Config;
 
 /// What a command asks of the running agent.
 #[derive(Debug)]
 pub enum Request {
     /// What is balanced, and the counters.
     Status(oneshot::Sender<anyhow::Result<Status>>),
+    /// The configuration in force.
+    Config(oneshot::Sender<anyhow::Result<Config>>),
 }
 
 const STATUS_PATH: &str = "/v1/status";
+const CONFIG_PATH: &str = "/v1/config";

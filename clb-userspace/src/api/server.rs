@@ -11,12 +11,13 @@ use anyhow::{Context as _, bail};
 use http_body_util::Full;
 use hyper::{Method, Response, StatusCode, body::Bytes, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::{mpsc, oneshot},
 };
 
-use super::{Request, STATUS_PATH};
+use super::{CONFIG_PATH, Request, STATUS_PATH};
 
 /// An open socket. Its file goes when it is dropped.
 pub struct Server {
@@ -84,6 +85,8 @@ async fn serve(stream: UnixStream, requests: mpsc::Sender<Request>) {
     let service = service_fn(move |request| answer(request, requests.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
+        // A client may close its writing side before it reads the answer.
+        .half_close(true)
         .header_read_timeout(CLIENT_PATIENCE)
         .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = connection.await {
@@ -96,17 +99,24 @@ async fn answer(
     requests: mpsc::Sender<Request>,
 ) -> anyhow::Result<Response<Full<Bytes>>> {
     let (code, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET, STATUS_PATH) => {
-            let (sender, receiver) = oneshot::channel();
-            requests.send(Request::Status(sender)).await.context("the agent is ending")?;
-            match receiver.await.context("the agent is ending")? {
-                Ok(status) => (StatusCode::OK, serde_json::to_vec(&status)?),
-                Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}").into_bytes()),
-            }
-        }
+        (&Method::GET, STATUS_PATH) => ask(&requests, Request::Status).await?,
+        (&Method::GET, CONFIG_PATH) => ask(&requests, Request::Config).await?,
         _ => (StatusCode::NOT_FOUND, b"no such thing here".to_vec()),
     };
     Ok(Response::builder().status(code).body(Full::new(body.into()))?)
+}
+
+/// Hands the request to the loop, and waits for its answer.
+async fn ask<T: Serialize>(
+    requests: &mpsc::Sender<Request>,
+    request: impl FnOnce(oneshot::Sender<anyhow::Result<T>>) -> Request,
+) -> anyhow::Result<(StatusCode, Vec<u8>)> {
+    let (sender, receiver) = oneshot::channel();
+    requests.send(request(sender)).await.context("the agent is ending")?;
+    Ok(match receiver.await.context("the agent is ending")? {
+        Ok(answer) => (StatusCode::OK, serde_json::to_vec(&answer)?),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}").into_bytes()),
+    })
 }
 
 /// How long a client may take to say what it wants.

@@ -24,7 +24,7 @@ pub struct Status {
 pub struct InterfaceStatus {
     /// Its name.
     pub name: String,
-    /// `native` or `generic`.
+    /// `native` or `generic`; `none` if the program is not on it.
     pub mode: String,
     /// Why it is that mode.
     pub reason: String,

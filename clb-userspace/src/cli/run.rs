@@ -15,6 +15,7 @@ use crate::{
 pub fn run(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
     let RunArguments { config: file, xdp_mode, allow_unresolved, log_drops, socket } = arguments;
     start_logging()?;
+    control::check_file(file)?;
     let loaded = match config::read(file) {
         Ok(loaded) => loaded,
         Err(ReadError::Problems(problems)) => {

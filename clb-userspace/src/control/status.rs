@@ -12,10 +12,13 @@ impl Control {
     /// What is balanced, and the counters at this moment.
     pub(super) fn status(&self) -> anyhow::Result<Status> {
         let counters = self.dataplane.counters()?;
-        let interfaces = self.dataplane.attachments().iter().map(|attachment| InterfaceStatus {
-            name: attachment.interface.clone(),
-            mode: attachment.mode.to_string(),
-            reason: attachment.reason.clone(),
+        let interfaces = self.config.interfaces.iter().map(|name| {
+            let attached = self.dataplane.attachments().iter().find(|attachment| attachment.interface == *name);
+            let (mode, reason) = match attached {
+                Some(attachment) => (attachment.mode.to_string(), attachment.reason.clone()),
+                None => ("none".to_owned(), "the interface is gone, or could not be attached to again".to_owned()),
+            };
+            InterfaceStatus { name: name.clone(), mode, reason }
         });
         Ok(Status {
             load_balancer: self.config.id.clone(),

@@ -44,6 +44,8 @@ impl fmt::Display for Mode {
 pub struct Attachment {
     /// The interface's name.
     pub interface: String,
+    /// The interface's index: another one of the same name is another interface.
+    pub index: u32,
     /// How it is attached.
     pub mode: Mode,
     /// Why it is attached like that.
@@ -65,13 +67,18 @@ impl Program {
                 }
             },
         };
-        self.attachments.push(Attachment { interface: interface.to_owned(), mode, reason });
+        self.attachments.push(Attachment { interface: interface.to_owned(), index, mode, reason });
         self.attachments.last().context("just pushed")
     }
 
     /// Where the program is attached.
     pub fn attachments(&self) -> &[Attachment] {
         &self.attachments
+    }
+
+    /// Forgets an interface that is gone, and the program's place on it with it.
+    pub fn forget(&mut self, interface: &str) {
+        self.attachments.retain(|attachment| attachment.interface != interface);
     }
 
     /// The program's handle keeps the link, and the link the program in its place.

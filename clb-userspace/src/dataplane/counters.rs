@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Context as _;
-use aya::{
-    Pod,
-    maps::{MapData, PerCpuArray},
-};
 use clb_common::{BackendTraffic, DropReason, Traffic, VerdictCounter};
 
-use super::{ListenerId, LiveBackend, LiveListener, maps::Maps};
+use super::{
+    ListenerId, LiveBackend, LiveListener,
+    maps::{self, Maps},
+};
 use crate::slots::BackendId;
 
 /// All counters at one moment.
@@ -19,6 +17,8 @@ pub struct Counters {
     pub passed: u64,
     /// Dropped packets by reason; every reason is there.
     pub dropped: Vec<(DropReason, u64)>,
+    /// What was sent for backends that are gone.
+    pub gone: BackendTraffic,
     /// What each listener got.
     pub listeners: BTreeMap<ListenerId, ListenerCounters>,
 }
@@ -38,7 +38,8 @@ impl Counters {
     /// Packets sent to backends, and their replies sent to clients.
     pub fn sent(&self) -> u64 {
         let backends = self.listeners.values().flat_map(|listener| listener.backends.values());
-        backends.map(|(traffic, _)| traffic.forwarded.packets + traffic.replies.packets).sum()
+        let traffic = backends.map(|(traffic, _)| traffic).chain([&self.gone]);
+        traffic.map(|traffic| traffic.forwarded.packets + traffic.replies.packets).sum()
     }
 
     /// Packets dropped for any reason.
@@ -48,31 +49,28 @@ impl Counters {
 }
 
 /// Reads all counters of these listeners.
-pub(super) fn read(maps: &Maps, listeners: &BTreeMap<ListenerId, LiveListener>) -> anyhow::Result<Counters> {
-    let dropped = |&reason| Ok((reason, sum(&maps.verdicts, VerdictCounter::Dropped(reason).index())?));
+pub(super) fn read(
+    of: &Maps,
+    listeners: &BTreeMap<ListenerId, LiveListener>,
+    gone: BackendTraffic,
+) -> anyhow::Result<Counters> {
+    let dropped = |&reason| Ok((reason, maps::sum(&of.verdicts, VerdictCounter::Dropped(reason).index())?));
     let mut counters = Counters {
-        passed: sum(&maps.verdicts, VerdictCounter::Passed.index())?,
+        passed: maps::sum(&of.verdicts, VerdictCounter::Passed.index())?,
         dropped: DropReason::ALL.iter().map(dropped).collect::<anyhow::Result<_>>()?,
+        gone,
         listeners: BTreeMap::new(),
     };
     for (&id, live) in listeners {
         let mut listener = ListenerCounters {
-            arrived: sum(&maps.listener_traffic, live.index)?,
+            arrived: maps::sum(&of.listener_traffic, live.index)?,
             backends: BTreeMap::new(),
             slots: live.table.slots,
         };
         for (&backend, LiveBackend { index, slots, .. }) in &live.backends {
-            listener.backends.insert(backend, (sum(&maps.backend_traffic, *index)?, *slots));
+            listener.backends.insert(backend, (of.backend_traffic(*index)?, *slots));
         }
         counters.listeners.insert(id, listener);
     }
     Ok(counters)
-}
-
-fn sum<T: Pod + Default + std::ops::AddAssign>(map: &PerCpuArray<MapData, T>, index: u32) -> anyhow::Result<T> {
-    let mut total = T::default();
-    for value in map.get(&index, 0).context("read a counter")?.iter() {
-        total += *value;
-    }
-    Ok(total)
 }

@@ -19,7 +19,7 @@ pub struct Maps {
     pub replies: HashMap<MapData, Endpoint, Reply>,
     routes: LpmTrie<MapData, Address, NextHop>,
     pub listener_traffic: PerCpuArray<MapData, Traffic>,
-    pub backend_traffic: PerCpuArray<MapData, BackendTraffic>,
+    backend_traffic: PerCpuArray<MapData, BackendTraffic>,
     pub verdicts: PerCpuArray<MapData, u64>,
 }
 
@@ -49,6 +49,11 @@ impl Maps {
         self.routes.remove(&route_key(prefix)).context("remove a route")
     }
 
+    /// A backend's counters, of all CPUs.
+    pub fn backend_traffic(&self, index: u32) -> anyhow::Result<BackendTraffic> {
+        sum(&self.backend_traffic, index)
+    }
+
     /// Sets a listener's counters to zero, before its index is used again.
     pub fn clear_listener_traffic(&mut self, index: u32) -> anyhow::Result<()> {
         clear(&mut self.listener_traffic, index)
@@ -64,6 +69,15 @@ impl Maps {
 pub fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<M> {
     let map = ebpf.take_map(name).ok_or_else(|| anyhow!("the program has no map {name}"))?;
     M::try_from(map).with_context(|| format!("map {name} is of another type"))
+}
+
+/// An element of all CPUs, added up.
+pub fn sum<T: Pod + Default + std::ops::AddAssign>(map: &PerCpuArray<MapData, T>, index: u32) -> anyhow::Result<T> {
+    let mut total = T::default();
+    for value in map.get(&index, 0).context("read a counter")?.iter() {
+        total += *value;
+    }
+    Ok(total)
 }
 
 fn clear<T: Pod + Default>(map: &mut PerCpuArray<MapData, T>, index: u32) -> anyhow::Result<()> {

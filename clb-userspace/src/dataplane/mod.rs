@@ -13,14 +13,15 @@ mod regions;
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
 use aya::programs::Xdp;
 use clb_common::{
-    Backend, Endpoint, ForwardingMode, Listener, NextHop, Port, Protocol, Reply, SLOTS_PER_BLOCK, SlotBlock, SlotTable,
+    Backend, BackendTraffic, Endpoint, ForwardingMode, Listener, NextHop, Port, Protocol, Reply, SLOTS_PER_BLOCK,
+    SlotBlock, SlotTable,
 };
 
 pub use self::{
@@ -47,9 +48,15 @@ pub struct ListenerId {
     pub port: u16,
 }
 
+impl ListenerId {
+    fn endpoint(self) -> Endpoint {
+        Endpoint::of(self.protocol, SocketAddr::new(self.vip, self.port))
+    }
+}
+
 impl std::fmt::Display for ListenerId {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{} {}", self.protocol.name(), std::net::SocketAddr::new(self.vip, self.port))
+        write!(formatter, "{} {}", self.protocol.name(), SocketAddr::new(self.vip, self.port))
     }
 }
 
@@ -63,6 +70,10 @@ pub struct Dataplane {
     listeners: BTreeMap<ListenerId, LiveListener>,
     routes: BTreeMap<Prefix, NextHop>,
     space: Space,
+    /// What was counted for backends that are gone.
+    gone: BackendTraffic,
+    /// Ways back that lost their backend, removed when everything else of a plan is done.
+    lost_replies: Vec<(Endpoint, u32)>,
     last_change: Option<Instant>,
 }
 
@@ -105,6 +116,8 @@ impl Dataplane {
                 backends: Regions::new(capacity.backends),
                 blocks: Regions::new(capacity.blocks),
             },
+            gone: BackendTraffic::default(),
+            lost_replies: Vec::new(),
             last_change: None,
         })
     }
@@ -112,6 +125,11 @@ impl Dataplane {
     /// Attaches the program to an interface that has none.
     pub fn attach(&mut self, interface: &str, index: u32, mode: AttachMode) -> anyhow::Result<&Attachment> {
         self.program.attach(interface, index, mode)
+    }
+
+    /// Forgets an interface that is gone.
+    pub fn forget(&mut self, interface: &str) {
+        self.program.forget(interface);
     }
 
     /// Where the program is attached.
@@ -141,6 +159,12 @@ impl Dataplane {
         }
         self.settle().await;
         self.check_room(&steps)?;
+        let done = self.execute(steps, resolve).and_then(|()| self.remove_lost_replies());
+        self.last_change = Some(Instant::now());
+        done
+    }
+
+    fn execute(&mut self, steps: Vec<Step>, resolve: &Resolve<'_>) -> anyhow::Result<()> {
         for step in steps {
             match step {
                 Step::AddListener { listener, to } => self.add_listener(listener, to, resolve),
@@ -151,13 +175,24 @@ impl Dataplane {
         Ok(())
     }
 
+    /// Last of all: an endpoint that moves between listeners is never without an owner, and the kernel has nothing to
+    /// give the removed elements to before `GRACE` has passed.
+    fn remove_lost_replies(&mut self) -> anyhow::Result<()> {
+        for (endpoint, backend) in std::mem::take(&mut self.lost_replies) {
+            // Another listener may have taken the endpoint over.
+            if self.maps.replies.get(&endpoint, 0).is_ok_and(|reply| reply.backend == backend) {
+                self.maps.replies.remove(&endpoint).context("remove a backend's way back")?;
+            }
+        }
+        Ok(())
+    }
+
     /// Gives every backend the next hop that is right now, and clients their routes.
     pub async fn update_next_hops(
         &mut self,
         resolve: &Resolve<'_>,
         routes: BTreeMap<Prefix, NextHop>,
     ) -> anyhow::Result<()> {
-        self.update_routes(routes)?;
         let changes: Vec<(ListenerId, BackendId, NextHop)> = self
             .listeners
             .iter()
@@ -167,16 +202,25 @@ impl Dataplane {
                 (next_hop != *backend.value.next_hop.current()).then_some((listener, id, next_hop))
             })
             .collect();
-        if changes.is_empty() {
-            return Ok(());
+        if !changes.is_empty() {
+            self.settle().await;
+            let done = self.write_next_hops(changes);
+            self.last_change = Some(Instant::now());
+            done?;
         }
-        self.settle().await;
+        let has_replies = self.listeners.values().any(|live| live.desired.mode == ForwardingMode::Nat);
+        self.update_routes(if has_replies { routes } else { BTreeMap::new() })
+    }
+
+    fn write_next_hops(&mut self, changes: Vec<(ListenerId, BackendId, NextHop)>) -> anyhow::Result<()> {
         for (listener, id, next_hop) in changes {
             let live = self.listeners.get_mut(&listener).and_then(|live| live.backends.get_mut(&id));
             let backend = live.context("a backend whose next hop changes is there")?;
             for next_hop in backend.value.next_hop.switch_to(next_hop) {
-                backend.value.next_hop = next_hop;
-                self.maps.backends.set(backend.index, backend.value, 0).context("write a backend's next hop")?;
+                let mut value = backend.value;
+                value.next_hop = next_hop;
+                self.maps.backends.set(backend.index, value, 0).context("write a backend's next hop")?;
+                backend.value = value;
             }
         }
         Ok(())
@@ -184,7 +228,7 @@ impl Dataplane {
 
     /// The counters of all CPUs, added up.
     pub fn counters(&self) -> anyhow::Result<Counters> {
-        counters::read(&self.maps, &self.listeners)
+        counters::read(&self.maps, &self.listeners, self.gone)
     }
 
     /// Waits until no packet can still be reading what the last change replaced.
@@ -192,7 +236,6 @@ impl Dataplane {
         if let Some(last_change) = self.last_change {
             tokio::time::sleep_until((last_change + GRACE).into()).await;
         }
-        self.last_change = Some(Instant::now());
         let Space { listeners, backends, blocks } = &mut self.space;
         listeners.reclaim();
         backends.reclaim();
@@ -229,8 +272,7 @@ impl Dataplane {
         self.maps.listeners.set(index, Listener::new(live.table), 0).context("write a listener")?;
         self.listeners.insert(id, live);
         self.change_listener(id, to, resolve)?;
-        let endpoint = Endpoint::new(id.vip.into(), id.protocol, Port::new(id.port));
-        self.maps.listener_indexes.insert(endpoint, index, 0).with_context(|| format!("publish listener {id}"))
+        self.maps.listener_indexes.insert(id.endpoint(), index, 0).with_context(|| format!("publish listener {id}"))
     }
 
     fn change_listener(&mut self, id: ListenerId, to: DesiredListener, resolve: &Resolve<'_>) -> anyhow::Result<()> {
@@ -252,35 +294,52 @@ impl Dataplane {
         space.blocks.retire(live.table.first_block, live.table.slots.div_ceil(SLOTS_PER_BLOCK));
         live.table = table;
         live.desired = to;
-        remove_backends(maps, space, id, old)
+        self.retire_backends(id, old)
     }
 
     fn remove_listener(&mut self, id: ListenerId) -> anyhow::Result<()> {
         let Some(live) = self.listeners.remove(&id) else { bail!("listener {id} is there") };
-        let endpoint = Endpoint::new(id.vip.into(), id.protocol, Port::new(id.port));
-        self.maps.listener_indexes.remove(&endpoint).with_context(|| format!("remove listener {id}"))?;
+        self.maps.listener_indexes.remove(&id.endpoint()).with_context(|| format!("remove listener {id}"))?;
         self.space.listeners.retire(live.index, 1);
         self.space.blocks.retire(live.table.first_block, live.table.slots.div_ceil(SLOTS_PER_BLOCK));
-        remove_backends(&mut self.maps, &mut self.space, id, live.backends)
+        self.retire_backends(id, live.backends)
     }
 
+    /// What was counted for them stays in the sum.
+    fn retire_backends(
+        &mut self,
+        listener: ListenerId,
+        backends: BTreeMap<BackendId, LiveBackend>,
+    ) -> anyhow::Result<()> {
+        for (id, LiveBackend { index, .. }) in backends {
+            self.gone += self.maps.backend_traffic(index)?;
+            self.lost_replies.push((reply_endpoint(listener, id), index));
+            self.space.backends.retire(index, 1);
+        }
+        Ok(())
+    }
+
+    /// Removes first, so that what fits always finds room, and remembers each write: whatever fails, the next update
+    /// begins with what the map holds.
     fn update_routes(&mut self, routes: BTreeMap<Prefix, NextHop>) -> anyhow::Result<()> {
         if routes.len() > ROUTES as usize {
             bail!(
-                "{} routes and neighbours are more than clb's {ROUTES}\n\
+                "{} routes and neighbours are more than the {ROUTES} that clb can know, so replies go where they went\n\
                  help: let this host have a default route instead of a full table",
                 routes.len()
             );
         }
-        for (prefix, next_hop) in &routes {
-            if self.routes.get(prefix) != Some(next_hop) {
-                self.maps.set_route(*prefix, *next_hop)?;
+        let gone: Vec<Prefix> = self.routes.keys().filter(|prefix| !routes.contains_key(prefix)).copied().collect();
+        for prefix in gone {
+            self.maps.remove_route(prefix)?;
+            self.routes.remove(&prefix);
+        }
+        for (prefix, next_hop) in routes {
+            if self.routes.get(&prefix) != Some(&next_hop) {
+                self.maps.set_route(prefix, next_hop)?;
+                self.routes.insert(prefix, next_hop);
             }
         }
-        for prefix in self.routes.keys().filter(|prefix| !routes.contains_key(prefix)) {
-            self.maps.remove_route(*prefix)?;
-        }
-        self.routes = routes;
         Ok(())
     }
 }
@@ -311,23 +370,6 @@ fn add_backend(
         maps.replies.insert(reply_endpoint(listener, id), reply, 0).context("write a backend's way back")?;
     }
     Ok(LiveBackend { index, value, slots: 0 })
-}
-
-fn remove_backends(
-    maps: &mut Maps,
-    space: &mut Space,
-    listener: ListenerId,
-    backends: BTreeMap<BackendId, LiveBackend>,
-) -> anyhow::Result<()> {
-    for (id, backend) in backends {
-        let endpoint = reply_endpoint(listener, id);
-        // Another listener may have taken the endpoint over in the same plan.
-        if maps.replies.get(&endpoint, 0).is_ok_and(|reply| reply.backend == backend.index) {
-            maps.replies.remove(&endpoint).context("remove a backend's way back")?;
-        }
-        space.backends.retire(backend.index, 1);
-    }
-    Ok(())
 }
 
 /// Writes a listener's new slot table where no packet looks yet.
@@ -362,7 +404,7 @@ fn blocks(listener: &DesiredListener) -> u32 {
 }
 
 fn reply_endpoint(listener: ListenerId, backend: BackendId) -> Endpoint {
-    Endpoint::new(backend.address.into(), listener.protocol, Port::new(backend.port))
+    Endpoint::of(listener.protocol, SocketAddr::new(backend.address, backend.port))
 }
 
 /// How much the maps hold.

@@ -119,8 +119,8 @@ impl Network {
     }
 
     /// The next hop toward any client, for a longest-prefix match: every prefix of the main table, every neighbour with
-    /// a known MAC address, and every address of this machine. [`NextHop::UNRESOLVED`] stands where no packet may go, and
-    /// where a neighbour must be asked for first.
+    /// a known MAC address, and every address of this machine, which is [`NextHop::HOST`]. [`NextHop::UNRESOLVED`] stands
+    /// where no packet may go, and where a neighbour must be asked for first.
     pub fn client_routes(&self) -> BTreeMap<Prefix, NextHop> {
         self.state.client_routes()
     }

@@ -148,7 +148,7 @@ impl State {
             }
         }
         for &(address, _) in &self.addresses {
-            table.insert(Prefix::host(address), NextHop::UNRESOLVED);
+            table.insert(Prefix::host(address), NextHop::HOST);
         }
         table
     }
