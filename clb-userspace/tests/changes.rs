@@ -1,6 +1,7 @@
 //! From one configuration to the next: what the cloud forbids, and how many slots move.
 
 use clb_userspace::{
+    api,
     config::{Config, load, load_change},
     control::Change,
 };
@@ -161,4 +162,21 @@ fn a_configuration_survives_being_told() {
         let told = serde_json::to_string(&config(text)).expect("JSON");
         assert_eq!(serde_json::from_str::<Config>(&told).expect("a configuration"), config(text));
     }
+}
+
+/// What `clb plan NEW` compares with: an agent's configuration comes over its socket as it is.
+#[tokio::test]
+async fn an_agent_tells_its_configuration() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("clb.sock");
+    let (sender, mut requests) = tokio::sync::mpsc::channel(1);
+    let _server = api::bind(&socket, sender).expect("a socket");
+    let answering = tokio::spawn(async move {
+        match requests.recv().await {
+            Some(api::Request::Config(answer)) => answer.send(Ok(config(OLD))).expect("an asker"),
+            other => panic!("{other:?}"),
+        }
+    });
+    assert_eq!(api::config(&socket).await.expect("an answer"), config(OLD));
+    answering.await.expect("an end");
 }

@@ -47,6 +47,7 @@ fn plan_shows_what_changes() {
         Case { name: "plan that the cloud forbids", words: "plan old.yaml moved.yaml" },
         Case { name: "plan from a file with errors", words: "plan ../config/port-range.yaml new.yaml" },
         Case { name: "plan to no file", words: "plan old.yaml no-such.yaml" },
+        Case { name: "plan without an agent", words: "plan new.yaml --socket no-such.sock" },
         Case { name: "plan with a share that is none", words: "plan old.yaml new.yaml --max-moved 101" },
     ];
     cases.iter().for_each(check);

@@ -1,31 +1,40 @@
 //! `clb plan`: what a new file would change, before it is done.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
+use anyhow::Context as _;
 use comfy_table::{Table, presets::NOTHING};
 use serde_json::{Value, json};
 
-use super::{COULD_NOT_RUN, Format, PROBLEM_FOUND, check::summary, print, stderr_color, tell, unreadable};
+use super::{
+    COULD_NOT_RUN, Format, PROBLEM_FOUND, SocketArgument, check::summary, print, stderr_color, tell, unreadable,
+};
 use crate::{
-    config::{self, Loaded, ReadError},
+    api,
+    config::{self, Config, Loaded, ReadError},
     control::{BackendChange, Change, Kind, ListenerChange, Setting},
 };
 
 /// Show what a new file changes, and which share of each listener's slots it moves
 ///
-/// Needs no network and no privileges: compares two files. Listeners are the same if VIP, protocol and port are. Beside the
+/// Compares two files, offline and without privileges; or, with one file, the running agent with it. Listeners are the same if VIP, protocol and port are. Beside the
 /// share that moves stands the least that the new weights demand. All flows of a listener may move if it goes or gets
 /// another number of slots, and of every listener if the id or the hash seed changes. Also checks what the cloud forbids
 /// between the two files: a primary ENI stays with its CVM, and no ENI leaves its VPC and zone.
 ///
 /// Exit status: 0 planned, with changes or without; 1 a file has errors; 2 a listener moves more than `--max-moved`, or a
-/// file could not be read.
+/// file could not be read, or no agent answers.
 #[derive(Debug, clap::Args)]
+#[command(allow_missing_positional = true)]
 #[command(after_help = "Example: clb plan /etc/clb.yaml new.yaml --max-moved 20")]
 pub struct PlanArguments {
-    /// The file that is in force
+    /// The file that is in force; without it, what the running agent has
     #[arg(value_name = "OLD")]
-    old: PathBuf,
+    old: Option<PathBuf>,
     /// The file that is to replace it
     #[arg(value_name = "NEW")]
     new: PathBuf,
@@ -35,13 +44,16 @@ pub struct PlanArguments {
     /// How to show the changes
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
+    #[command(flatten)]
+    socket: SocketArgument,
 }
 
 pub fn plan(arguments: &PlanArguments) -> anyhow::Result<ExitCode> {
-    let PlanArguments { old, new, max_moved, format } = arguments;
-    let before = match config::read(old) {
-        Ok(loaded) => loaded.config,
-        Err(error) => return refused(error),
+    let PlanArguments { old, new, max_moved, format, socket } = arguments;
+    let before = match old.as_deref().map(config::read) {
+        None => in_force(&socket.socket)?,
+        Some(Ok(loaded)) => loaded.config,
+        Some(Err(error)) => return refused(error),
     };
     let after = match config::read_change(&before, new) {
         Ok(Loaded { config, warnings }) => {
@@ -66,6 +78,12 @@ pub fn plan(arguments: &PlanArguments) -> anyhow::Result<ExitCode> {
         tell("help: change the weights in smaller steps, or allow more\n");
     }
     Ok(exit)
+}
+
+/// What the running agent has.
+fn in_force(socket: &Path) -> anyhow::Result<Config> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
+    runtime.block_on(api::config(socket))
 }
 
 /// Shows the problems of a file.
