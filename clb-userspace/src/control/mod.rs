@@ -10,7 +10,12 @@ mod plan;
 mod privileges;
 mod status;
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, anyhow, bail};
 use tokio::{
@@ -60,6 +65,7 @@ enum Event {
     Reload,
     Terminate { signal: &'static str },
     NetworkChanged,
+    NetworkLost(anyhow::Error),
     ClientsUnresolved(BTreeSet<IpAddr>),
     Request(Request),
 }
@@ -121,16 +127,17 @@ impl Control {
         loop {
             let event = tokio::select! {
                 event = signals.next() => event,
-                changed = self.network.changed() => {
-                    changed.context(FOLLOW)?;
-                    Event::NetworkChanged
-                }
+                changed = self.network.changed() => match changed {
+                    Ok(()) => Event::NetworkChanged,
+                    Err(error) => Event::NetworkLost(error),
+                },
                 clients = self.unresolved_clients.next() => Event::ClientsUnresolved(clients?),
                 Some(request) = requests.recv() => Event::Request(request),
             };
             match event {
                 Event::Reload => self.reload().await,
                 Event::NetworkChanged => self.follow_network_or_say().await,
+                Event::NetworkLost(error) => self.reconnect(&error).await,
                 Event::ClientsUnresolved(clients) => clients.into_iter().for_each(|client| self.network.ask(client)),
                 // The asker may have gone meanwhile.
                 Event::Request(Request::Status(answer)) => drop(answer.send(self.status())),
@@ -147,6 +154,7 @@ impl Control {
     async fn reload(&mut self) {
         let file = self.options.file.display().to_string();
         match self.try_reload().await {
+            Ok(1) => info!("{file} read again: 1 listener changed"),
             Ok(steps) => info!("{file} read again: {steps} listeners changed"),
             Err(error) => match error.downcast_ref() {
                 Some(ReadError::Problems(problems)) => {
@@ -159,11 +167,16 @@ impl Control {
     }
 
     async fn try_reload(&mut self) -> anyhow::Result<usize> {
+        check_file(&self.options.file)?;
         let loaded = config::read_change(&self.config, &self.options.file)?;
         if !loaded.warnings.is_empty() {
             warn!("{} warnings\n{}", loaded.warnings.len(), loaded.warnings.render(Color::Never));
         }
         refuse_what_needs_a_restart(&self.config, &loaded.config)?;
+        desired::desired(&loaded.config)?;
+        // New backends get no slots before their neighbours had time to answer.
+        self.network.keep_resolved(addresses(&self.config).union(&addresses(&loaded.config)).copied().collect());
+        NextHops::wait_for(&mut self.network, &loaded.config, Unresolved::Allow).await?;
         let next_hops = NextHops::of(&loaded.config, &self.network);
         let steps = apply(&loaded.config, &next_hops, &mut self.dataplane).await?;
         self.config = loaded.config;
@@ -174,7 +187,22 @@ impl Control {
         Ok(steps)
     }
 
+    /// Forwarding goes on with the next hops that are known, however long this takes.
+    async fn reconnect(&mut self, error: &anyhow::Error) {
+        warn!("the host's network cannot be followed, trying again: {error:#}");
+        tokio::time::sleep(RECONNECT).await;
+        match Network::connect().await {
+            Ok(mut network) => {
+                network.keep_resolved(addresses(&self.config));
+                self.network = network;
+                self.follow_network_or_say().await;
+            }
+            Err(error) => warn!("read the host's network: {error:#}"),
+        }
+    }
+
     async fn follow_network_or_say(&mut self) {
+        self.follow_interfaces();
         if let Err(error) = self.follow_network().await {
             warn!("next hops are not up to date: {error:#}");
         }
@@ -192,6 +220,27 @@ impl Control {
     fn replace_next_hops(&mut self, next_hops: NextHops) {
         next_hops.log_changes_since(&self.next_hops);
         self.next_hops = next_hops;
+    }
+
+    /// An interface that went away took the program with it; one that came back gets it again.
+    fn follow_interfaces(&mut self) {
+        for name in &self.config.interfaces {
+            let attached = self.dataplane.attachments().iter().find(|attachment| attachment.interface == *name);
+            let (attached, now) = (attached.map(|at| at.index), self.network.interface(name).map(|at| at.index));
+            if attached == now {
+                continue;
+            }
+            if attached.is_some() {
+                warn!("{name} is gone: no packet comes in by it any more");
+                self.dataplane.forget(name);
+            }
+            if let Some(index) = now {
+                match self.dataplane.attach(name, index, self.options.xdp_mode) {
+                    Ok(attachment) => info!("{name} is back, attached in {} mode", attachment.mode),
+                    Err(error) => warn!("{name} is back, but without clb: {error:#}"),
+                }
+            }
+        }
     }
 
     fn attach(&mut self) -> anyhow::Result<()> {
@@ -269,6 +318,14 @@ fn no_interface(name: &str) -> anyhow::Error {
     )
 }
 
+/// Reading a pipe again would wait for whoever writes into it, and with it everything else.
+pub fn check_file(file: &Path) -> anyhow::Result<()> {
+    if file.as_os_str() == "-" || file.metadata().is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
+        bail!("{} cannot be read again at SIGHUP\nhelp: give `--config` the path of a regular file", file.display());
+    }
+    Ok(())
+}
+
 /// Parts of the configuration that the loaded program has for good.
 fn refuse_what_needs_a_restart(before: &Config, after: &Config) -> anyhow::Result<()> {
     match change::needs_restart(before, after) {
@@ -296,4 +353,5 @@ fn listeners(config: &Config) -> String {
 
 /// Requests that may wait for the loop.
 const REQUESTS: usize = 64;
+const RECONNECT: Duration = Duration::from_secs(1);
 const FOLLOW: &str = "follow the host's network";
