@@ -184,7 +184,7 @@ mod tests {
             let owned = owned(&table);
             for (id, &weight) in &weights {
                 let owned = f64::from(owned.get(id).copied().unwrap_or(0));
-                let exact = f64::from(slots) * f64::from(weight) / total.max(1) as f64;
+                let exact = f64::from(slots) * f64::from(weight) / f64::from(total.max(1) as u32);
                 prop_assert!((owned - exact).abs() < 1.0, "{:?} owns {} instead of {}", id, owned, exact);
             }
         }
