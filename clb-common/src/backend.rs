@@ -83,7 +83,7 @@ impl NextHop {
         Self { ethernet: zerocopy::transmute!(bytes), interface, mtu }
     }
 
-    /// Whether packets can be sent to it.
+    /// Whether packets can go there: to a MAC address, or to the host itself.
     #[inline(always)]
     pub const fn is_resolved(&self) -> bool {
         self.interface != 0

@@ -233,10 +233,16 @@ fn clients_on_a_link_are_found_and_strangers_are_not() {
         })
         .await;
         let table = network.client_routes();
-        let resolved: Vec<_> = table.iter().filter(|(_, hop)| hop.is_resolved()).map(|(prefix, _)| *prefix).collect();
+        let is_neighbour = |hop: &NextHop| hop.is_resolved() && !hop.is_host();
+        let resolved: Vec<_> = table.iter().filter(|(_, hop)| is_neighbour(hop)).map(|(prefix, _)| *prefix).collect();
         assert_eq!(resolved, [Prefix::host(ip(PEER))]);
-        for (address, length) in [("10.0.0.0", 24), ("10.0.0.1", 32), ("2001:db8::", 64), ("2001:db8::1", 128)] {
-            assert_eq!(table.get(&Prefix::new(ip(address), length)), Some(&NextHop::UNRESOLVED), "{address}/{length}");
+        for (address, length, expected) in [
+            ("10.0.0.0", 24, NextHop::UNRESOLVED),
+            ("10.0.0.1", 32, NextHop::HOST),
+            ("2001:db8::", 64, NextHop::UNRESOLVED),
+            ("2001:db8::1", 128, NextHop::HOST),
+        ] {
+            assert_eq!(table.get(&Prefix::new(ip(address), length)), Some(&expected), "{address}/{length}");
         }
     });
 }

@@ -523,7 +523,7 @@ mod tests {
         let expected = [
             ("0.0.0.0", 0, NextHop::new(PEER, OWN, ETH1, 1400)),
             ("10.0.0.0", 24, NextHop::UNRESOLVED),
-            ("10.0.0.1", 32, NextHop::UNRESOLVED),
+            ("10.0.0.1", 32, NextHop::HOST),
             ("10.0.0.9", 32, to_eth0),
             ("10.1.0.0", 24, NextHop::UNRESOLVED),
             ("10.1.0.1", 32, NextHop::new(PEER, OWN, ETH1, 1500)),
@@ -541,7 +541,11 @@ mod tests {
         for address in ["10.0.0.1", "10.0.0.8", "10.0.0.9", "10.1.0.9", "192.0.2.1", "198.51.100.7", "203.0.113.1"] {
             let address = ip(address);
             let looked_up = (0..=32).rev().find_map(|length| table.get(&Prefix::new(address, length))).copied();
-            let asked = state.next_hop(address, Reach::Routed).map_or(NextHop::UNRESOLVED, |hop| hop.next_hop);
+            let asked = match state.next_hop(address, Reach::Routed) {
+                Ok(hop) => hop.next_hop,
+                Err(Unresolved::Local) => NextHop::HOST,
+                Err(_) => NextHop::UNRESOLVED,
+            };
             assert_eq!(looked_up, Some(asked), "{address}");
         }
     }
