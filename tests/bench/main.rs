@@ -1,4 +1,4 @@
-//! What a packet costs: the real program through BPF_PROG_TEST_RUN, beside the two programs that do almost nothing.
+//! What a packet costs: the real program through `BPF_PROG_TEST_RUN`, beside the two programs that do almost nothing.
 //!
 //! Every scenario runs behind `restore`, which makes each packet the first one of the next flow; without it a test run
 //! would repeat the program on its own output. All scenarios are interleaved in rounds, since machines are noisy and only
