@@ -24,7 +24,7 @@ impl ForwardingMode {
     }
 }
 
-/// An element of the backend map: one backend of one listener, in one cache line.
+/// An element of the backend map: one backend of one listener, of a cache line's size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, Immutable, IntoBytes, KnownLayout)]
 #[repr(C)]
 pub struct Backend {
@@ -102,4 +102,4 @@ impl NextHop {
     }
 }
 
-const _: () = assert!(size_of::<Backend>() == 64, "a backend fills one cache line");
+const _: () = assert!(size_of::<Backend>() == 64, "a backend is as large as a cache line");
