@@ -4,7 +4,7 @@
 //! would repeat the program on its own output. All scenarios are interleaved in rounds, since machines are noisy and only
 //! figures of one run compare. The floor, `restore` with a program that only passes, is subtracted.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -99,11 +99,7 @@ fn measure(bare: &mut Ebpf, scenario: &Scenario, flows: u32) -> Result<f64> {
     let options = TestRunOptions { data_in: Some(&scenario.packet), repeat: REPEAT, ..TestRunOptions::default() };
     let result = restore.test_run(options)?;
     anyhow::ensure!(result.return_value == scenario.verdict, "{}: verdict {}", scenario.name, result.return_value);
-    Ok(duration_nanoseconds(result.duration))
-}
-
-fn duration_nanoseconds(duration: Duration) -> f64 {
-    duration.as_nanos() as f64
+    Ok(result.duration.as_secs_f64() * 1e9)
 }
 
 fn print(scenarios: &[Scenario], measured: &mut [[Vec<f64>; FLOWS.len()]]) {
