@@ -97,7 +97,7 @@ pub fn file(interfaces: &[&str], listeners: &[Listener]) -> String {
         };
         let _ = writeln!(
             text,
-            "  - {{name: {name}, vip: \"{}\", protocol: {protocol}, port: {}, forwarding: {mode}, slots: 4093, backends: [",
+            "  - {{name: \"{name}\", vip: \"{}\", protocol: {protocol}, port: {}, forwarding: {mode}, slots: 4093, backends: [",
             vip.ip(),
             vip.port()
         );

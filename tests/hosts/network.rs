@@ -5,6 +5,7 @@
 //! default route, which is the load balancer.
 
 use std::{
+    cell::Cell,
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
@@ -28,6 +29,8 @@ pub struct Network {
     pub client: Host,
     pub balancer: Host,
     pub backends: Vec<Host>,
+    /// How many times flows were opened.
+    turn: Cell<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +70,7 @@ impl Network {
         run(&balancer, &format!("ip address add {INNER_V6}/64 dev {inner}"));
         let backends = (1..=backends).map(|number| make_backend(&lab, arms, [&front, &back], number));
         let backends = backends.collect();
-        let network = Self { lab, arms, front, back, client, balancer, backends };
+        let network = Self { lab, arms, front, back, client, balancer, backends, turn: Cell::new(0) };
         network.introduce_clients();
         network
     }
@@ -119,9 +122,12 @@ impl Network {
         servers.collect()
     }
 
-    /// Opens so many flows to a listener, from all of the client's addresses.
+    /// Opens so many flows to a listener, each time from another of the client's addresses: a port that was just closed
+    /// is taken as long as a process that another test was starting at that moment still has a copy of the socket.
     pub fn flows(&self, listener: &Listener, count: u32) -> Outcome {
-        flows(&self.client, clients(listener.vip.is_ipv4()), listener, count)
+        let clients = clients(listener.vip.is_ipv4());
+        let source = clients[self.turn.replace(self.turn.get() + 1) % clients.len()];
+        flows(&self.client, source, listener, count)
     }
 
     /// Makes the kernel of the load balancer know every client, as it does in most networks, by traffic of its own. An
@@ -166,10 +172,10 @@ impl Arms {
     }
 }
 
-/// Opens so many flows to a listener, from these addresses of a host.
-pub fn flows(client: &Host, sources: Vec<IpAddr>, listener: &Listener, count: u32) -> Outcome {
+/// Opens so many flows to a listener, from this address of a host.
+pub fn flows(client: &Host, source: IpAddr, listener: &Listener, count: u32) -> Outcome {
     let Listener { vip, protocol, .. } = *listener;
-    Flows { target: vip, protocol, sources, count }.run(client, || {}).unwrap()
+    Flows { target: vip, protocol, sources: vec![source], count }.run(client, || {}).unwrap()
 }
 
 /// Runs a command of words on a host; it must succeed.
@@ -265,5 +271,5 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The routing table of answers that do not go through the load balancer.
 const DIRECT: u8 = 100;
-const CLIENTS: u8 = 8;
+const CLIENTS: u8 = 16;
 const LOG_LINES: usize = usize::MAX;

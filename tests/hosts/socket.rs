@@ -26,14 +26,18 @@ fn a_client_that_talks_nonsense_harms_nobody() {
     let mode = fs::metadata(agent.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "only the owner may ask");
 
-    let silent: Vec<_> = (0..100).map(|_| UnixStream::connect(agent.socket()).unwrap()).collect();
+    let silent = (0..100).map(|number| {
+        let mut stream = UnixStream::connect(agent.socket()).unwrap();
+        stream.write_all(if number % 2 == 0 { &b""[..] } else { b"GET /v1/sta" }).unwrap();
+        stream
+    });
+    let silent: Vec<_> = silent.collect();
     let huge_body =
         [&b"POST /v1/status HTTP/1.1\r\nhost: clb\r\ncontent-length: 10000000\r\n\r\n"[..], &vec![b'x'; 10_000_000]]
             .concat();
     let huge_header = [&b"GET /v1/status HTTP/1.1\r\nx: "[..], &vec![b'x'; 10_000_000], b"\r\n\r\n"].concat();
     for (name, request, answer) in [
         ("garbage", vec![0xff; 10_000], "HTTP/1.1 400"),
-        ("nothing, then the end", Vec::new(), ""),
         ("ten megabytes of zeros", vec![0; 10_000_000], "HTTP/1.1 400"),
         (
             "another path",
@@ -47,20 +51,18 @@ fn a_client_that_talks_nonsense_harms_nobody() {
         ),
         ("ten megabytes of body", huge_body, "HTTP/1.1 404"),
         ("ten megabytes of header", huge_header, "HTTP/1.1 431"),
-        ("a request that breaks off", b"GET /v1/sta".to_vec(), ""),
     ] {
         let mut stream = UnixStream::connect(agent.socket()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         // The agent may hang up in the middle.
         let _ = stream.write_all(&request);
-        let _ = stream.shutdown(std::net::Shutdown::Write);
         let mut received = Vec::new();
         let _ = stream.read_to_end(&mut received);
         let received = String::from_utf8_lossy(&received);
         assert!(received.starts_with(answer), "{name}: {received}");
         assert_eq!(agent.status().unwrap().listeners.len(), 8, "{name}");
     }
-    // A client that says nothing is sent away, after its time.
+    // A client that says nothing, or no more, is sent away after its time.
     let started = Instant::now();
     for mut stream in silent {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
