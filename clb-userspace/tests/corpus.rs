@@ -1,4 +1,4 @@
-//! Replays the corpus of the fuzz target `fuzz/fuzz_targets/load.rs`: inputs that once were, or might have been, trouble.
+//! Holds the promises of the fuzz target `fuzz/fuzz_targets/load.rs` against inputs of the kinds that trouble parsers.
 
 use std::{fs, path::Path};
 
