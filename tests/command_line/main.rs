@@ -6,7 +6,6 @@
 mod binary;
 mod check;
 mod output;
-mod plan;
 mod status;
 mod transcript;
 mod usage;

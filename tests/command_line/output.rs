@@ -53,6 +53,9 @@ fn a_reader_that_has_gone_changes_no_exit_status() {
         ("run --config weight-range.yaml", 1),
         ("bindable good.yaml", 0),
         ("plan good.yaml good.yaml", 0),
+        ("schema", 0),
+        ("completions bash", 0),
+        ("man", 0),
         ("--help", 0),
     ] {
         let gone = || io::pipe().unwrap().1;
