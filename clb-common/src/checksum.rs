@@ -21,6 +21,12 @@ impl Change {
         Self(self.0 + !old as u64 + new as u64)
     }
 
+    /// Both changes.
+    #[inline(always)]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
     /// The checksum after the change.
     #[inline(always)]
     pub const fn apply(self, checksum: u16) -> u16 {
@@ -37,6 +43,52 @@ impl Change {
         match self.apply(checksum) {
             0 => 0xffff,
             patched => patched,
+        }
+    }
+}
+
+/// A sum of words, on the way to a checksum that nobody computed before.
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use]
+pub struct Sum(u64);
+
+impl Sum {
+    /// Adds a 32-bit word at an even offset.
+    #[inline(always)]
+    pub const fn word(self, word: u32) -> Self {
+        Self(self.0 + word as u64)
+    }
+
+    /// Adds a 16-bit word at an even offset.
+    #[inline(always)]
+    pub const fn half_word(self, word: u16) -> Self {
+        Self(self.0 + word as u64)
+    }
+
+    /// Takes a 32-bit word away.
+    #[inline(always)]
+    pub const fn without_word(self, word: u32) -> Self {
+        self.word(!word)
+    }
+
+    /// Takes a 16-bit word away.
+    #[inline(always)]
+    pub const fn without_half_word(self, word: u16) -> Self {
+        self.half_word(!word)
+    }
+
+    /// The checksum of what was added.
+    #[inline(always)]
+    pub const fn checksum(self) -> u16 {
+        !fold(self.0)
+    }
+
+    /// The same for UDP, which sends a computed 0 as all ones (RFC 768).
+    #[inline(always)]
+    pub const fn udp_checksum(self) -> u16 {
+        match self.checksum() {
+            0 => 0xffff,
+            checksum => checksum,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What is counted, and where. All counters are per CPU and never wrap in practice; the agent adds them up when asked.
 //!
-//! Every packet is counted once: as passed, as sent for one backend (forwarded or as its reply), or under one drop
-//! reason. So packets in = passed + sent + dropped, exactly.
+//! Every packet is counted once: as passed, as answered by clb itself, as sent for one backend (forwarded or as its
+//! reply), or under one drop reason. So packets in = passed + answered + sent + dropped, exactly.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -51,13 +51,15 @@ impl core::ops::AddAssign for BackendTraffic {
 }
 
 /// Number of elements of the verdict counters.
-pub const VERDICT_COUNTERS: u32 = 1 + DropReason::ALL.len() as u32;
+pub const VERDICT_COUNTERS: u32 = 2 + DropReason::ALL.len() as u32;
 
-/// Index into the verdict counters, for packets that were not sent.
+/// Index into the verdict counters, for packets that were not sent for a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerdictCounter {
     /// The packet is none of clb's business.
     Passed,
+    /// An echo request to a VIP: clb itself answered.
+    Answered,
     /// The packet was for a listener, or a reply from a backend, and could not be sent.
     Dropped(DropReason),
 }
@@ -68,7 +70,34 @@ impl VerdictCounter {
     pub const fn index(self) -> u32 {
         match self {
             Self::Passed => 0,
-            Self::Dropped(reason) => 1 + reason as u32,
+            Self::Answered => 1,
+            Self::Dropped(reason) => 2 + reason as u32,
+        }
+    }
+}
+
+/// Number of elements of the event counters.
+pub const EVENT_COUNTERS: u32 = Event::ALL.len() as u32;
+
+/// What else is counted, beside the packets: index into the event counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Event {
+    /// The sender of a packet that was too big was told so.
+    TooBigSent = 0,
+    /// It was not, because there had been too many such messages in the same second.
+    TooBigSuppressed = 1,
+}
+
+impl Event {
+    /// All events, in the order of their numbers.
+    pub const ALL: [Self; 2] = [Self::TooBigSent, Self::TooBigSuppressed];
+
+    /// The name in status and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TooBigSent => "too-big-sent",
+            Self::TooBigSuppressed => "too-big-suppressed",
         }
     }
 }

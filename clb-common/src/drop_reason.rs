@@ -13,6 +13,15 @@ macro_rules! drop_reasons {
             /// All reasons, in the order of their numbers.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
+            /// The reason with this number; of the others, which there are none of, the last one.
+            #[inline(always)]
+            pub const fn from_number(number: u32) -> Self {
+                $(if number == Self::$variant as u32 {
+                    return Self::$variant;
+                })+
+                Self::InconsistentMaps
+            }
+
             /// The name in status and metrics.
             pub const fn name(self) -> &'static str {
                 match self {
@@ -38,13 +47,25 @@ drop_reasons! {
     ClientUnresolved "client-unresolved"
         "A reply's way to the client is not known: no route, or a client on the same link does not answer."
     PacketTooBig "packet-too-big"
-        "The packet is larger than the MTU of the next hop."
+        "The packet, with the headers that its mode puts around it, is larger than the MTU of the next hop. The sender is \
+         told the MTU that fits (ICMP), at most so often a second."
     HopLimitExceeded "hop-limit-exceeded"
         "The packet's TTL or hop limit is used up."
-    Fragment "fragment"
-        "The packet is the first fragment of a datagram for a listener; the others carry no port to find it by."
-    MalformedHeader "malformed-header"
-        "The packet for a listener ends inside its TCP or UDP header."
+    TruncatedPacket "truncated-packet"
+        "The packet for a listener, or the reply, is shorter than its IP header says."
+    TruncatedHeader "truncated-header"
+        "The packet for a listener, or the reply, ends inside its TCP, UDP or ICMP header."
+    FragmentWithoutFirst "fragment-without-first"
+        "A fragment for a VIP came before the first fragment of its datagram, or without it: only the first one says which \
+         listener it is for. The sender has to send the datagram again."
+    UnknownFlow "unknown-flow"
+        "An ICMP error about a flow that `full_nat` does not remember."
+    SourcePortsExhausted "source-ports-exhausted"
+        "No source address and port was free for a new flow in `full_nat`: give `source_addresses` another address."
+    FlowTableFull "flow-table-full"
+        "The table of flows in `full_nat` is full: raise `max_flows`."
+    NoHeadroom "no-headroom"
+        "The network driver left no room before the packet to put a header around it."
     InconsistentMaps "inconsistent-maps"
         "A slot or a backend lies outside its map. This is a defect of clb: please report it."
 }

@@ -1,7 +1,8 @@
 //! Lets the agent's aya copy the shared types to and from maps.
 
 use crate::{
-    Address, Backend, BackendTraffic, Endpoint, FlowHash, Listener, NextHop, Reply, SlotBlock, Traffic, bench::Template,
+    Address, Backend, BackendTraffic, Endpoint, Flow, FlowHash, FlowKey, FragmentKey, FragmentNote, Listener, NextHop,
+    Pool, Reply, Return, ReturnKey, SlotBlock, Traffic, bench::Template,
 };
 
 macro_rules! plain_old_data {
@@ -22,10 +23,17 @@ plain_old_data!(
     Backend,
     BackendTraffic,
     Endpoint,
+    Flow,
     FlowHash,
+    FlowKey,
+    FragmentKey,
+    FragmentNote,
     Listener,
     NextHop,
+    Pool,
     Reply,
+    Return,
+    ReturnKey,
     SlotBlock,
     Template,
     Traffic

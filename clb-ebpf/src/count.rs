@@ -1,29 +1,47 @@
 //! Stage 5: per CPU, per listener, per backend and per drop reason.
 
-use clb_common::{BackendTraffic, Traffic, VerdictCounter};
+use clb_common::{BackendTraffic, Event, Traffic, VerdictCounter};
 
-use crate::maps;
+use crate::{maps, settings};
 
 /// Counts a packet for a listener, whatever becomes of it.
 #[inline(always)]
-pub fn arrived(listener: u32, bytes: u64) {
-    maps::with(&maps::LISTENER_TRAFFIC, listener, |traffic: &mut Traffic| traffic.count(bytes));
+pub fn arrived(listener: u32, bytes: u32) {
+    if settings::records() {
+        maps::with(&maps::LISTENER_TRAFFIC, listener, |traffic: &mut Traffic| traffic.count(bytes.into()));
+    }
 }
 
 /// Counts a packet that is sent to a backend.
 #[inline(always)]
-pub fn forwarded(backend: u32, bytes: u64) {
-    maps::with(&maps::BACKEND_TRAFFIC, backend, |traffic: &mut BackendTraffic| traffic.forwarded.count(bytes));
+pub fn forwarded(backend: u32, bytes: u32) {
+    if settings::records() {
+        maps::with(&maps::BACKEND_TRAFFIC, backend, |traffic: &mut BackendTraffic| {
+            traffic.forwarded.count(bytes.into());
+        });
+    }
 }
 
 /// Counts a backend's reply that is sent to a client.
 #[inline(always)]
-pub fn replied(backend: u32, bytes: u64) {
-    maps::with(&maps::BACKEND_TRAFFIC, backend, |traffic: &mut BackendTraffic| traffic.replies.count(bytes));
+pub fn replied(backend: u32, bytes: u32) {
+    if settings::records() {
+        maps::with(&maps::BACKEND_TRAFFIC, backend, |traffic: &mut BackendTraffic| traffic.replies.count(bytes.into()));
+    }
 }
 
-/// Counts a packet that is not sent.
+/// Counts a packet that is not sent for a backend.
 #[inline(always)]
 pub fn unsent(verdict: VerdictCounter) {
-    maps::with(&maps::VERDICTS, verdict.index(), |packets: &mut u64| *packets += 1);
+    if settings::records() {
+        maps::with(&maps::VERDICTS, verdict.index(), |packets: &mut u64| *packets += 1);
+    }
+}
+
+/// Counts an event beside the packets.
+#[inline(always)]
+pub fn event(event: Event) {
+    if settings::records() {
+        maps::with(&maps::EVENTS, event as u32, |events: &mut u64| *events += 1);
+    }
 }

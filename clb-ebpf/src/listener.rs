@@ -1,8 +1,8 @@
 //! Stage 2: whose packet is it? A miss is the host's own traffic.
 
-use clb_common::SlotTable;
+use clb_common::{Address, Endpoint, SlotTable, Version};
 
-use crate::{family::Family, maps, parse::Headers};
+use crate::maps;
 
 /// The listener of a packet.
 pub struct Found<'a> {
@@ -10,10 +10,22 @@ pub struct Found<'a> {
     pub table: &'a SlotTable,
 }
 
-/// Finds the listener of the packet's destination.
+/// Finds the listener with this endpoint.
 #[inline(always)]
-pub fn find<F: Family>(headers: &Headers<F>) -> Option<Found<'static>> {
-    let index = maps::listener_index(&headers.destination())?;
+pub fn find(endpoint: &Endpoint) -> Option<Found<'static>> {
+    let index = maps::listener_index(endpoint)?;
+    at(index)
+}
+
+/// The listener with this index.
+#[inline(always)]
+pub fn at(index: u32) -> Option<Found<'static>> {
     let table = maps::LISTENERS.get(index)?.current();
     Some(Found { index, table })
+}
+
+/// Whether clients connect to this address.
+#[inline(always)]
+pub fn is_vip(version: Version, address: Address) -> bool {
+    maps::listener_index(&Endpoint::whole(version, address)).is_some()
 }

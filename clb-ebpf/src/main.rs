@@ -12,6 +12,9 @@
 mod count;
 mod family;
 mod forward;
+mod fragment;
+mod icmp;
+mod link;
 mod listener;
 mod maps;
 mod packet;
@@ -24,64 +27,179 @@ mod verdict;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;
-use clb_common::{DropReason, VerdictCounter};
-use network_types::eth::{EthHdr, EtherType};
+use clb_common::{DropReason, ForwardingMode, Stage, VerdictCounter};
+use network_types::eth::EthHdr;
 
 use crate::{
     family::{Family, V4, V6},
-    packet::Packet,
-    verdict::Verdict,
+    icmp::Icmp,
+    packet::{Offsets, Packet},
+    parse::Headers,
+    verdict::{Outcome, Verdict},
 };
 
-/// The program that the agent attaches.
-#[xdp]
+/// The program that the agent attaches. It knows plain packets; the programs below know the rest, and cost these nothing.
+#[xdp(frags)]
 pub fn clb(context: XdpContext) -> u32 {
-    match handle(&Packet::new(&context)) {
+    exit(&context, plain(&Packet::new(&context, Offsets::Constant)))
+}
+
+macro_rules! stages {
+    ($($program:ident $stage:path;)+) => {
+        $(
+            #[xdp(frags)]
+            pub fn $program(context: XdpContext) -> u32 {
+                exit(&context, $stage(&Packet::new(&context, Offsets::Variable)))
+            }
+        )+
+    };
+}
+
+stages! {
+    walk walk_headers;
+    unusual_v4 unusual::<V4>;
+    unusual_v6 unusual::<V6>;
+    fragment_v4 fragment::<V4>;
+    fragment_v6 fragment::<V6>;
+    icmp_v4 icmp::<V4>;
+    icmp_v6 icmp::<V6>;
+    full_nat_v4 full_nat::<V4>;
+    full_nat_v6 full_nat::<V6>;
+    deliver_v4 deliver::<V4>;
+    deliver_v6 deliver::<V6>;
+}
+
+/// Tells the sender of a packet that is too big, which is counted as dropped.
+#[xdp(frags)]
+pub fn too_big(context: XdpContext) -> u32 {
+    match icmp::too_big::answer(&Packet::new(&context, Offsets::Variable)) {
+        Some(()) => xdp_action::XDP_TX,
+        None => xdp_action::XDP_DROP,
+    }
+}
+
+/// Turns what became of a packet into an XDP code. Nothing else does.
+#[inline(always)]
+fn exit(context: &XdpContext, outcome: Outcome) -> u32 {
+    match outcome {
         Ok(Verdict::Pass) => {
             count::unsent(VerdictCounter::Passed);
             xdp_action::XDP_PASS
         }
-        Ok(Verdict::Transmit) => xdp_action::XDP_TX,
-        Ok(Verdict::Redirect { interface }) => packet::redirect(interface),
-        Err(reason) => {
-            count::unsent(VerdictCounter::Dropped(reason));
-            // Off unless the agent was asked for it; the verifier then removes the branch.
-            debug!(&context, "dropped: {}", reason.name());
-            xdp_action::XDP_DROP
+        Ok(Verdict::Answer) => {
+            count::unsent(VerdictCounter::Answered);
+            xdp_action::XDP_TX
         }
+        Ok(Verdict::Transmit) => xdp_action::XDP_TX,
+        Ok(Verdict::Redirect { interface }) => packet::redirect(interface as u32),
+        Ok(Verdict::Continue(stage)) => {
+            maps::call(stage, context);
+            dropped(context, DropReason::InconsistentMaps)
+        }
+        Err(DropReason::PacketTooBig) => {
+            let code = dropped(context, DropReason::PacketTooBig);
+            maps::call(Stage::TooBig, context);
+            code
+        }
+        Err(reason) => dropped(context, reason),
     }
 }
 
 #[inline(always)]
-fn handle(packet: &Packet) -> Result<Verdict, DropReason> {
+fn dropped(context: &XdpContext, reason: DropReason) -> u32 {
+    count::unsent(VerdictCounter::Dropped(reason));
+    // Off unless the agent was asked for it; the verifier then removes the branch.
+    debug!(context, "dropped: {}", reason.name());
+    xdp_action::XDP_DROP
+}
+
+/// What becomes of a plain packet.
+#[inline(always)]
+fn plain(packet: &Packet) -> Outcome {
     let Some(ethernet) = packet.view::<EthHdr>(0) else { return Ok(Verdict::Pass) };
     // A frame for a group of hosts is never for a listener.
     if ethernet.dst_addr[0] & 1 != 0 {
         return Ok(Verdict::Pass);
     }
-    if ethernet.ether_type == EtherType::Ipv4 as u16 {
-        balance::<V4>(packet)
-    } else if ethernet.ether_type == EtherType::Ipv6 as u16 {
-        balance::<V6>(packet)
-    } else {
-        Ok(Verdict::Pass)
+    if ethernet.ether_type == V4::ETHER_TYPE as u16
+        && let Some(headers) = parse::plain::<V4>(packet)
+    {
+        return balance(packet, &headers);
     }
+    if ethernet.ether_type == V6::ETHER_TYPE as u16
+        && let Some(headers) = parse::plain::<V6>(packet)
+    {
+        return balance(packet, &headers);
+    }
+    if link::may_hold_ip(ethernet.ether_type) { Ok(Verdict::Continue(Stage::Walk)) } else { Ok(Verdict::Pass) }
 }
 
 #[inline(always)]
-fn balance<F: Family>(packet: &Packet) -> Result<Verdict, DropReason> {
-    let Some(headers) = parse::headers::<F>(packet) else { return Ok(Verdict::Pass) };
-    if let Some(listener) = listener::find(&headers) {
-        count::arrived(listener.index, packet.length());
-        if headers.is_fragment {
-            return Err(DropReason::Fragment);
+fn walk_headers(packet: &Packet) -> Outcome {
+    Ok(parse::walk(packet).map_or(Verdict::Pass, Verdict::Continue))
+}
+
+/// What becomes of a packet that is not plain.
+#[inline(always)]
+fn unusual<F: Family>(packet: &Packet) -> Outcome {
+    let Some((link, datagram)) = parse::walked::<F>(packet) else { return Ok(Verdict::Pass) };
+    let Some(headers) = parse::transport(packet, link, &datagram) else { return Ok(Verdict::Pass) };
+    balance(packet, &headers)
+}
+
+#[inline(always)]
+fn fragment<F: Family>(packet: &Packet) -> Outcome {
+    let Some((link, datagram)) = parse::walked::<F>(packet) else { return Ok(Verdict::Pass) };
+    fragment::follow(packet, link, &datagram)
+}
+
+/// The stages behind `parse`.
+#[inline(always)]
+fn balance<F: Family>(packet: &Packet, headers: &Headers<F>) -> Outcome {
+    if let Some(listener) = listener::find(&headers.destination()) {
+        if settings::is(listener.table, ForwardingMode::FullNat) {
+            parse::note(headers);
+            return Ok(Verdict::Continue(F::FULL_NAT_STAGE));
         }
-        let selected = select::backend(listener.table, headers.flow_hash())?;
-        return forward::to_backend(packet, &headers, &selected);
+        count::arrived(listener.index, forward::length(packet, headers.network, &headers.link));
+        return forward::to_backend(packet, headers, &listener);
     }
-    if let Some(reply) = reply::find(&headers) {
-        return reply::to_client(packet, &headers, reply);
+    if let Some(reply) = reply::find(&headers.source()) {
+        return reply::to_client(packet, headers, reply);
     }
+    if settings::uses(ForwardingMode::FullNat) {
+        parse::note(headers);
+        return Ok(Verdict::Continue(F::FULL_NAT_STAGE));
+    }
+    fragment::note_way_to_host(headers);
+    Ok(Verdict::Pass)
+}
+
+#[inline(always)]
+fn deliver<F: Family>(packet: &Packet) -> Outcome {
+    let Some((link, datagram)) = parse::walked::<F>(packet) else { return Ok(Verdict::Pass) };
+    forward::deliver(packet, link, &datagram)
+}
+
+#[inline(always)]
+fn icmp<F: Icmp>(packet: &Packet) -> Outcome {
+    let Some((link, datagram)) = parse::walked::<F>(packet) else { return Ok(Verdict::Pass) };
+    icmp::handle(packet, link, &datagram)
+}
+
+/// A packet for a listener in `full_nat`, or for no listener: then it may be a backend's.
+#[inline(always)]
+fn full_nat<F: Family>(packet: &Packet) -> Outcome {
+    let Some((link, datagram)) = parse::walked::<F>(packet) else { return Ok(Verdict::Pass) };
+    let Some(headers) = parse::transport(packet, link, &datagram) else { return Ok(Verdict::Pass) };
+    if let Some(listener) = listener::find(&headers.destination()) {
+        count::arrived(listener.index, forward::length(packet, headers.network, &headers.link));
+        return forward::full_nat::to_backend(packet, &headers, &listener);
+    }
+    if let Some(back) = forward::full_nat::back(packet, &headers) {
+        return forward::full_nat::to_client(packet, &headers, back);
+    }
+    fragment::note_way_to_host(&headers);
     Ok(Verdict::Pass)
 }
 

@@ -4,12 +4,19 @@
 //! and tries they are calls.
 
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
+    bindings::BPF_NOEXIST,
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key},
+    helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns},
     macros::btf_map,
+    programs::XdpContext,
 };
 use clb_common::{
-    Address, Backend, BackendTraffic, Endpoint, Listener, NextHop, Reply, SlotBlock, Traffic, VERDICT_COUNTERS,
+    Address, Backend, BackendTraffic, EVENT_COUNTERS, Endpoint, Flow, FlowKey, FragmentKey, FragmentNote, Listener, NextHop,
+    POOL_ADDRESSES, Pool, Reply, Report, Return, ReturnKey, STAGES, Seen, SlotBlock, Stage, TICK_SHIFT, TooBig, Traffic,
+    VERDICT_COUNTERS,
 };
+
+use crate::{forward::Delivery, parse::Walked, settings};
 
 /// VIP, protocol and port to the listener's index. An index stays as long as its listener.
 #[btf_map]
@@ -47,12 +54,60 @@ pub static BACKEND_TRAFFIC: PerCpuArray<BackendTraffic, SIZED_BY_AGENT> = PerCpu
 #[btf_map]
 pub static VERDICTS: PerCpuArray<u64, { VERDICT_COUNTERS as usize }> = PerCpuArray::new();
 
-/// Clients that a reply could not be sent to, for the agent to ask the kernel about.
+/// What happened beside the packets: see `Event`.
 #[btf_map]
-static UNRESOLVED_CLIENTS: RingBuf<(), UNRESOLVED_CLIENTS_BYTES> = RingBuf::new();
+pub static EVENTS: PerCpuArray<u64, { EVENT_COUNTERS as usize }> = PerCpuArray::new();
 
-/// One page. When it is full, clients go unreported until the agent has read it: their packets are counted all the same.
-const UNRESOLVED_CLIENTS_BYTES: usize = 4_096;
+/// What the agent has to know of.
+#[btf_map]
+static REPORTS: RingBuf<(), REPORTS_BYTES> = RingBuf::new();
+
+/// One page. When it is full, nothing is reported until the agent has read it: packets are counted all the same.
+const REPORTS_BYTES: usize = 4_096;
+
+/// In `full_nat`: a client's flows with a listener.
+#[btf_map]
+static FLOWS: HashMap<FlowKey, Flow, SIZED_BY_AGENT> = HashMap::new();
+
+/// In `full_nat`: the same flows as a backend sees them.
+#[btf_map]
+static RETURNS: HashMap<ReturnKey, Return, SIZED_BY_AGENT> = HashMap::new();
+
+/// In `full_nat`: the addresses that backends see.
+#[btf_map]
+pub static SOURCES: Array<Address, { 2 * POOL_ADDRESSES as usize }> = Array::new();
+
+/// In `full_nat`: how many of them there are.
+#[btf_map]
+pub static POOL: Array<Pool, 1> = Array::new();
+
+/// In `full_nat`: how many sources each CPU has taken.
+#[btf_map]
+static SOURCES_TAKEN: PerCpuArray<u32, 1> = PerCpuArray::new();
+
+/// Where the fragments of a datagram go.
+#[btf_map]
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentNote, FRAGMENTS_NOTED> =
+    LruHashMap::new();
+
+/// Datagrams in fragments at the same time. The oldest note gives way.
+const FRAGMENTS_NOTED: usize = 16_384;
+
+/// What each CPU may still send to senders of packets that are too big.
+#[btf_map]
+static TOO_BIG: PerCpuArray<TooBig, 1> = PerCpuArray::new();
+
+/// The programs behind the first one, by their `Stage`.
+#[btf_map]
+static PROGRAMS: ProgramArray<{ STAGES as usize }> = ProgramArray::new();
+
+/// What one program tells the next of the packet that this CPU is at.
+#[btf_map]
+static WALKED: PerCpuArray<Walked, 1> = PerCpuArray::new();
+
+/// Where the packet that this CPU is at shall go.
+#[btf_map]
+static DELIVERY: PerCpuArray<Delivery, 1> = PerCpuArray::new();
 
 /// A map needs some size to compile.
 const SIZED_BY_AGENT: usize = 1;
@@ -79,12 +134,180 @@ pub fn route(client: Address) -> Option<&'static NextHop> {
     ROUTES.get(key)
 }
 
-/// Tells the agent of a client whose next hop is not known.
+/// Tells the agent something.
 #[inline(always)]
-pub fn report_unresolved(client: Address) {
-    // A full ring is no error: see `UNRESOLVED_CLIENTS_BYTES`.
-    let _ = UNRESOLVED_CLIENTS.output_untyped::<Address>(client, 0);
+pub fn report(report: &Report) {
+    if settings::records() {
+        // A full ring is no error: see `REPORTS_BYTES`.
+        let _ = REPORTS.output_untyped::<Report>(report, 0);
+    }
 }
+
+/// What became of an entry.
+pub enum Inserted {
+    Yes,
+    /// There is one with this key.
+    Taken,
+    /// The map is full.
+    Full,
+}
+
+/// A client's flow, which has now been seen.
+#[inline(always)]
+pub fn flow(key: &FlowKey, seen: Seen) -> Option<&'static Flow> {
+    let flow = FLOWS.get_ptr_mut(key)?;
+    // SAFETY: the kernel keeps the element as long as the program runs. Other CPUs may write `seen` at the same time, whose
+    // fields are aligned words: a mark that is lost in such a race is set by the next packet.
+    let flow = unsafe { &mut *flow };
+    mark(&mut flow.seen, seen);
+    Some(flow)
+}
+
+/// A client's flow, as it stands.
+#[inline(always)]
+pub fn look_at_flow(key: &FlowKey) -> Option<&'static Flow> {
+    // SAFETY: as in `flow`.
+    unsafe { FLOWS.get(key) }
+}
+
+/// The way back of a backend's packet, which has now been seen.
+#[inline(always)]
+pub fn way_back(key: &ReturnKey, seen: Seen) -> Option<&'static Return> {
+    let back = RETURNS.get_ptr_mut(key)?;
+    // SAFETY: as in `flow`.
+    let back = unsafe { &mut *back };
+    mark(&mut back.seen, seen);
+    Some(back)
+}
+
+/// The way back of a backend's packet, as it stands.
+#[inline(always)]
+pub fn look_at_return(key: &ReturnKey) -> Option<&'static Return> {
+    // SAFETY: as in `flow`.
+    unsafe { RETURNS.get(key) }
+}
+
+/// Writes only what is new: the entry's cache line stays shared among CPUs for about a second.
+#[inline(always)]
+fn mark(known: &mut Seen, seen: Seen) {
+    if settings::records() && (known.tick != seen.tick || known.marks | seen.marks != known.marks) {
+        *known = Seen { tick: seen.tick, marks: known.marks | seen.marks };
+    }
+}
+
+/// Remembers a flow, unless it is remembered already.
+#[inline(always)]
+pub fn insert_flow(key: &FlowKey, flow: &Flow) -> Inserted {
+    inserted(FLOWS.insert(key, flow, BPF_NOEXIST.into()))
+}
+
+/// Remembers a way back, unless its source is taken.
+#[inline(always)]
+pub fn insert_return(key: &ReturnKey, back: &Return) -> Inserted {
+    inserted(RETURNS.insert(key, back, BPF_NOEXIST.into()))
+}
+
+/// Forgets a way back.
+#[inline(always)]
+pub fn remove_return(key: &ReturnKey) {
+    // It is gone either way.
+    let _ = RETURNS.remove(key);
+}
+
+#[inline(always)]
+fn inserted(result: Result<(), i32>) -> Inserted {
+    match result {
+        Ok(()) => Inserted::Yes,
+        Err(EEXIST) => Inserted::Taken,
+        Err(_) => Inserted::Full,
+    }
+}
+
+/// The number of the next source that this CPU may take: the CPUs' numbers do not meet.
+#[inline(always)]
+pub fn next_source() -> u32 {
+    let mut taken = 0;
+    with(&SOURCES_TAKEN, 0, |count: &mut u32| {
+        taken = *count;
+        *count = taken.wrapping_add(1);
+    });
+    // SAFETY: the helper has no arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    taken.wrapping_mul(settings::cpus()).wrapping_add(cpu)
+}
+
+/// The note that the first fragment of a datagram left.
+#[inline(always)]
+pub fn fragment_note(key: &FragmentKey) -> Option<&'static FragmentNote> {
+    // SAFETY: the kernel keeps the element's memory as long as the program runs. If the oldest note gives way in that moment,
+    // the fragment goes the way of another datagram, and the backend throws it away.
+    unsafe { FRAGMENTS.get(key) }
+}
+
+/// Leaves a note for the other fragments of a datagram.
+#[inline(always)]
+pub fn note_fragment(key: &FragmentKey, note: &FragmentNote) {
+    // The map makes room for it; if it cannot, the other fragments are dropped and counted.
+    let _ = FRAGMENTS.insert(key, note, 0);
+}
+
+/// Remembers for the stage that tells the sender which packets fit.
+#[inline(always)]
+pub fn note_mtu(mtu: u32) {
+    with(&TOO_BIG, 0, |too_big: &mut TooBig| too_big.mtu = mtu);
+}
+
+/// The MTU to tell the sender, if this CPU may still send a message in this tick.
+#[inline(always)]
+pub fn noted_mtu() -> Option<u32> {
+    let now = tick();
+    let mut mtu = None;
+    with(&TOO_BIG, 0, |too_big: &mut TooBig| mtu = too_big.take(now).then_some(too_big.mtu));
+    mtu
+}
+
+/// Tells the next program what was found in the packet.
+#[inline(always)]
+pub fn note_walk(walked: &Walked) {
+    with(&WALKED, 0, |noted: &mut Walked| *noted = *walked);
+}
+
+/// What the program before this one found in the packet.
+#[inline(always)]
+pub fn noted_walk() -> Option<&'static Walked> {
+    // SAFETY: a program and the ones that it calls are not preempted by another XDP program on their CPU.
+    WALKED.get_ptr(0).map(|walked| unsafe { &*walked })
+}
+
+/// Tells the next program where the packet goes.
+#[inline(always)]
+pub fn note_delivery(delivery: &Delivery) {
+    with(&DELIVERY, 0, |noted: &mut Delivery| *noted = *delivery);
+}
+
+/// Where the packet goes.
+#[inline(always)]
+pub fn noted_delivery() -> Option<&'static Delivery> {
+    // SAFETY: as in `noted_walk`.
+    DELIVERY.get_ptr(0).map(|delivery| unsafe { &*delivery })
+}
+
+/// Hands the packet on to another program. Returns only if there is none.
+#[inline(always)]
+pub fn call(stage: Stage, context: &XdpContext) {
+    // SAFETY: the map holds programs of this type only, which the kernel checks.
+    unsafe { PROGRAMS.tail_call(context, stage as u32) };
+}
+
+/// The time.
+#[inline(always)]
+pub fn tick() -> u32 {
+    // SAFETY: the helper has no arguments.
+    (unsafe { bpf_ktime_get_coarse_ns() } >> TICK_SHIFT) as u32
+}
+
+/// The kernel's error for an entry that is there already.
+const EEXIST: i32 = -17;
 
 /// Puts the key's address on a boundary of eight bytes. It stands behind the prefix length, and the compiler copies it by
 /// eight bytes, which the verifier refuses elsewhere on the stack ("misaligned stack access").

@@ -1,47 +1,74 @@
 //! The way back in `nat`: a backend's reply leaves with the VIP and the listener's port as its source.
 //!
-//! A packet for the host itself passes: the host may talk to its backends. No state of the connection is needed: the backend's endpoint belongs to one listener, and the client's address is in
-//! the packet. The way to the client comes from the routes that the agent mirrors.
+//! A packet for the host itself passes: the host may talk to its backends. No state of the connection is needed: the
+//! backend's endpoint belongs to one listener, and the client's address is in the packet. The way to the client comes
+//! from the routes that the agent mirrors, in `full_nat` too.
 
-use clb_common::{DropReason, NextHop, Reply};
+use clb_common::{Address, DropReason, Endpoint, ForwardingMode, NextHop, Reply, Report};
 
 use crate::{
     count,
     family::Family,
-    forward, maps,
+    forward, fragment,
+    link::{self, Link},
+    maps,
     packet::Packet,
-    parse::{Headers, IP_OFFSET},
-    transport::{self, End},
+    parse::Headers,
+    settings,
+    transport::{self, Rewrite},
     verdict::Verdict,
 };
 
 /// Finds what a packet from this source is a reply of.
 #[inline(always)]
-pub fn find<F: Family>(headers: &Headers<F>) -> Option<Reply> {
-    maps::reply(&headers.source())
+pub fn find(source: &Endpoint) -> Option<Reply> {
+    if settings::uses(ForwardingMode::Nat) { maps::reply(source) } else { None }
 }
 
 /// Sends a backend's reply to its client.
 #[inline(always)]
 pub fn to_client<F: Family>(packet: &Packet, headers: &Headers<F>, reply: Reply) -> Result<Verdict, DropReason> {
-    let Headers { protocol, transport_offset, network, .. } = *headers;
-    let client = network.destination();
-    let next_hop = maps::route(client).unwrap_or(&NextHop::UNRESOLVED);
+    let client = headers.network.destination();
+    let out = Outgoing { packet, link: headers.link, network: headers.network, client, backend: reply.backend };
+    let Some(next_hop) = next_hop(&out)? else { return Ok(Verdict::Pass) };
+    headers.check_lengths(packet)?;
+    fragment::note_way_to_client(&out, headers, reply.vip);
+    let network = packet.view_mut::<F>(headers.link.length()).ok_or(DropReason::TruncatedHeader)?;
+    let change = network.set_source(reply.vip);
+    let ports = Rewrite { source: Some(reply.port), destination: None };
+    transport::rewrite(packet, headers.transport_offset, headers.protocol, ports, change)?;
+    rewritten(&out, next_hop)
+}
+
+/// A packet that has its client.
+pub struct Outgoing<'a, F> {
+    pub packet: &'a Packet<'a>,
+    pub link: Link,
+    pub network: &'a F,
+    pub client: Address,
+    pub backend: u32,
+}
+
+/// The way to the client, if the packet fits it; none if the client is the host itself.
+#[inline(always)]
+pub fn next_hop<F: Family>(out: &Outgoing<F>) -> Result<Option<&'static NextHop>, DropReason> {
+    let next_hop = maps::route(out.client).unwrap_or(&NextHop::UNRESOLVED);
     if next_hop.is_host() {
-        return Ok(Verdict::Pass);
-    }
-    if headers.is_fragment {
-        return Err(DropReason::Fragment);
+        return Ok(None);
     }
     if !next_hop.is_resolved() {
-        maps::report_unresolved(client);
+        maps::report(&Report::unresolved_client(out.client));
         return Err(DropReason::ClientUnresolved);
     }
-    forward::check_size(packet, next_hop)?;
-    let network = packet.view_mut::<F>(IP_OFFSET).ok_or(DropReason::MalformedHeader)?;
-    network.decrement_hop_limit()?;
-    let change = network.set_source(reply.vip);
-    transport::rewrite_port(packet, transport_offset, protocol, End::Source, reply.port, change)?;
-    count::replied(reply.backend, packet.length());
-    Ok(packet.send(next_hop))
+    forward::check_size(out.network.total_length(), 0, next_hop)?;
+    Ok(Some(next_hop))
+}
+
+/// Sends a packet whose addresses were rewritten.
+#[inline(always)]
+pub fn rewritten<F: Family>(out: &Outgoing<F>, next_hop: &NextHop) -> Result<Verdict, DropReason> {
+    let Outgoing { packet, link, network, backend, .. } = *out;
+    packet.view_mut::<F>(link.length()).ok_or(DropReason::TruncatedHeader)?.decrement_hop_limit()?;
+    count::replied(backend, forward::length(packet, network, &link));
+    link::forward(packet, &link, next_hop, F::ETHER_TYPE)
 }

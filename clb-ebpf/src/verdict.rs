@@ -1,16 +1,25 @@
 //! What becomes of a packet that is not dropped.
 
-/// The end of a packet's way.
+use clb_common::{DropReason, Stage};
+
+/// What the stages come to.
+pub type Outcome = Result<Verdict, DropReason>;
+
+/// The end of a packet's way, or of a program's part of it.
 #[derive(Clone, Copy)]
 #[must_use]
 pub enum Verdict {
     /// To the host's own network stack, as it came.
     Pass,
-    /// Back out of the interface it came in by.
+    /// An answer of clb's own, back to the sender.
+    Answer,
+    /// Back out of the interface that it came in by.
     Transmit,
     /// Out of another interface.
     Redirect {
         /// That interface's index.
-        interface: u32,
+        interface: u64,
     },
+    /// Not known yet: another program has to look at the packet, which is as it came.
+    Continue(Stage),
 }

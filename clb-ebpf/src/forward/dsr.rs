@@ -1,0 +1,14 @@
+//! `dsr`: the backend holds the VIP, so the packet stays as it is and goes to the backend's MAC address.
+
+use clb_common::DropReason;
+
+use super::{Outgoing, length, next_hop};
+use crate::{count, family::Family, link, verdict::Verdict};
+
+/// Sends a packet as it came.
+#[inline(always)]
+pub fn send<F: Family>(out: &Outgoing<F>) -> Result<Verdict, DropReason> {
+    let next_hop = next_hop(out, 0)?;
+    count::forwarded(out.selected.index, length(out.packet, out.network, &out.link));
+    link::forward(out.packet, &out.link, next_hop, F::ETHER_TYPE)
+}

@@ -1,0 +1,164 @@
+//! ICMP errors reach whom the quoted packet is from: the backend of a flow, or its client.
+//!
+//! An error must be for the address that the quoted packet is from, as every honest one is: so nobody can aim errors at a
+//! backend but along a flow's own way. One about an outer header tells the agent what fits through the tunnel.
+
+use clb_common::{DropReason, Endpoint, ForwardingMode, Report, Version, checksum::Change};
+
+use super::{
+    Header, Icmp,
+    embedded::{self, Embedded, set_destination, set_source},
+};
+use crate::{
+    count,
+    forward::{self, Carried},
+    link::Link,
+    listener::{self, Found},
+    maps,
+    packet::Packet,
+    parse::{self, Datagram},
+    reply, select, settings,
+    verdict::Verdict,
+};
+
+/// An error on its way.
+struct Message<'a, F> {
+    packet: &'a Packet<'a>,
+    link: Link,
+    datagram: &'a Datagram<'a, F>,
+}
+
+/// Forwards an error about a listener's flow. Others pass.
+#[inline(always)]
+pub fn forward<F: Icmp>(packet: &Packet, link: Link, datagram: &Datagram<F>) -> Result<Verdict, DropReason> {
+    let message = Message { packet, link, datagram };
+    let offset = datagram.payload.offset + size_of::<Header>();
+    let Some(quoted) = parse::quoted::<F>(packet, offset) else { return Ok(Verdict::Pass) };
+    if quoted.source() != datagram.destination() {
+        return Ok(Verdict::Pass);
+    }
+    if let Some(embedded) = embedded::read(packet, offset, &quoted) {
+        if let Some(listener) = listener::find(&embedded.source()) {
+            return message.to_backend(&embedded, &listener);
+        }
+        if let Some(way) = way_to_client(&embedded) {
+            return message.to_client(&embedded, &way);
+        }
+    }
+    message.report_path_mtu(&quoted);
+    Ok(Verdict::Pass)
+}
+
+/// Where a packet for a backend came from, and where it went.
+struct WayToClient {
+    client: Endpoint,
+    vip: Endpoint,
+    backend: u32,
+}
+
+#[inline(always)]
+fn way_to_client<F: Icmp>(embedded: &Embedded<F>) -> Option<WayToClient> {
+    if let Some(reply) = reply::find(&embedded.destination()) {
+        let vip = embedded.destination().with(reply.vip, reply.port);
+        return Some(WayToClient { client: embedded.source(), vip, backend: reply.backend });
+    }
+    let back = forward::full_nat::way_back(&embedded.source(), &embedded.destination())?;
+    let vip = embedded.destination().with(back.vip, back.port);
+    Some(WayToClient { client: back.flow.client, vip, backend: back.backend })
+}
+
+impl<F: Icmp> Message<'_, F> {
+    /// The quoted packet is from a VIP: its backend made it.
+    #[inline(always)]
+    fn to_backend(&self, embedded: &Embedded<F>, listener: &Found) -> Result<Verdict, DropReason> {
+        let Self { packet, link, datagram } = *self;
+        count::arrived(listener.index, packet.whole_length());
+        self.check_length()?;
+        let client = embedded.destination();
+        let hash = F::flow_hash(&settings::flow_hash(), client.address, client.port);
+        let flow = if settings::is(listener.table, ForwardingMode::FullNat) {
+            Some(forward::full_nat::flow(client, listener.index).ok_or(DropReason::UnknownFlow)?)
+        } else {
+            None
+        };
+        let selected = match flow {
+            Some(flow) => select::at(flow.backend)?,
+            None => select::backend(listener.table, hash)?,
+        };
+        let network = datagram.network;
+        let out = forward::Outgoing { packet, link, network, listener, selected, hash, carried: Carried::Other };
+        if forward::keeps_packets(listener) {
+            return forward::as_it_came(&out);
+        }
+        let next_hop = forward::next_hop(&out, 0)?;
+        let backend = selected.backend;
+        let source = embedded.source().with(backend.address, backend.port);
+        let destination = flow.map(|flow| client.with(flow.source, flow.port));
+        let quoted = embedded::rewrite::<F>(packet, embedded, Some(&source), destination.as_ref());
+        let network = packet.view_mut::<F>(link.length()).ok_or(DropReason::TruncatedHeader)?;
+        let mut addresses = set_destination(network, &backend.address);
+        if let Some(flow) = flow {
+            addresses = addresses.and(set_source(network, &flow.source));
+        }
+        self.patch(quoted, addresses)?;
+        forward::rewritten(&out, next_hop)
+    }
+
+    /// The quoted packet is for a backend: a client made it.
+    #[inline(always)]
+    fn to_client(&self, embedded: &Embedded<F>, way: &WayToClient) -> Result<Verdict, DropReason> {
+        let Self { packet, link, datagram } = *self;
+        let WayToClient { client, vip, backend } = way;
+        let out =
+            reply::Outgoing { packet, link, network: datagram.network, client: client.address, backend: *backend };
+        let is_from_backend = datagram.source() == embedded.destination().address;
+        let Some(next_hop) = reply::next_hop(&out)? else { return Ok(Verdict::Pass) };
+        self.check_length()?;
+        let quoted = embedded::rewrite::<F>(packet, embedded, Some(client), Some(vip));
+        let network = packet.view_mut::<F>(link.length()).ok_or(DropReason::TruncatedHeader)?;
+        let mut addresses = set_destination(network, &client.address);
+        if is_from_backend {
+            addresses = addresses.and(set_source(network, &vip.address));
+        }
+        self.patch(quoted, addresses)?;
+        reply::rewritten(&out, next_hop)
+    }
+
+    /// Patches the message's checksum for what became of the quoted packet and of the message's own addresses.
+    #[inline(always)]
+    fn patch(&self, quoted: Option<Change>, addresses: Change) -> Result<(), DropReason> {
+        let Self { packet, datagram, .. } = *self;
+        let quoted = quoted.ok_or(DropReason::TruncatedHeader)?;
+        let change = match F::VERSION {
+            Version::V4 => quoted,
+            // RFC 4443, section 2.3: the checksum covers a pseudo-header.
+            Version::V6 => quoted.and(addresses),
+        };
+        let header = packet.view_mut::<Header>(datagram.payload.offset).ok_or(DropReason::TruncatedHeader)?;
+        header.check = change.apply(u16::from_ne_bytes(header.check)).to_ne_bytes();
+        Ok(())
+    }
+
+    /// A router on the way to a backend cannot forward what clb sent in a tunnel.
+    #[inline(always)]
+    fn report_path_mtu(&self, quoted: &Datagram<F>) {
+        let Self { packet, datagram, .. } = *self;
+        let is_tunnel = settings::uses(ForwardingMode::Ipip) || settings::uses(ForwardingMode::Gue);
+        if !is_tunnel || !F::is_tunnel_source(quoted.source()) {
+            return;
+        }
+        let mtu = packet.view::<Header>(datagram.payload.offset).and_then(F::path_mtu);
+        if let Some(mtu) = mtu {
+            maps::report(&Report::path_mtu(quoted.destination(), mtu));
+        }
+    }
+
+    #[inline(always)]
+    fn check_length(&self) -> Result<(), DropReason> {
+        let Self { packet, link, datagram } = *self;
+        if link.length() as u32 + datagram.network.total_length() > packet.whole_length() {
+            return Err(DropReason::TruncatedPacket);
+        }
+        Ok(())
+    }
+}
