@@ -26,12 +26,10 @@ fn desired_listener(listener: &Listener) -> anyhow::Result<DesiredListener> {
     let Listener { name, forwarding, affinity, slots, .. } = listener;
     let mode = match forwarding {
         Forwarding::Dsr => ForwardingMode::Dsr,
+        Forwarding::Ipip => ForwardingMode::Ipip,
+        Forwarding::Gue => ForwardingMode::Gue,
         Forwarding::Nat => ForwardingMode::Nat,
-        Forwarding::Ipip | Forwarding::Gue | Forwarding::FullNat => bail!(
-            "listener {name}: forwarding `{}` is not implemented yet\n\
-             help: use `dsr` or `nat`",
-            forwarding.name()
-        ),
+        Forwarding::FullNat => ForwardingMode::FullNat,
     };
     if *affinity == Affinity::ClientIp {
         bail!(

@@ -110,7 +110,11 @@ impl Control {
         network.keep_resolved(addresses(&config));
         NextHops::wait_for(&mut network, &config, options.unresolved).await?;
 
-        let settings = Settings { hash_seed: config.hash_seed, drop_log: options.drop_log };
+        let settings = Settings {
+            hash_seed: config.hash_seed,
+            drop_log: options.drop_log,
+            ..Settings::default()
+        };
         let mut dataplane = Dataplane::load(settings, &desired)?;
         let unresolved_clients = dataplane.unresolved_clients()?;
         let next_hops = NextHops::of(&config, &network);

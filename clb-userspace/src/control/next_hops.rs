@@ -59,7 +59,7 @@ impl NextHops {
     pub fn resolve(&self, mode: ForwardingMode, address: IpAddr) -> NextHop {
         let reach = match mode {
             ForwardingMode::Dsr => Reach::OnLink,
-            ForwardingMode::Nat => Reach::Routed,
+            ForwardingMode::Ipip | ForwardingMode::Gue | ForwardingMode::Nat | ForwardingMode::FullNat => Reach::Routed,
         };
         let hop = self.0.get(&(address, reach)).and_then(|hop| hop.as_ref().ok());
         hop.map_or(NextHop::UNRESOLVED, |hop| hop.next_hop)

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
-use clb_common::Address;
+use clb_common::{About, Report};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     time::{Instant, sleep_until},
@@ -34,7 +34,9 @@ impl UnresolvedClients {
         let mut ready = self.ring.readable_mut().await.context("wait for unresolved clients")?;
         let mut clients = BTreeSet::new();
         while let Some(report) = ready.get_inner_mut().next() {
-            clients.extend(Address::read_from_bytes(&report).ok().map(IpAddr::from));
+            let report = Report::read_from_bytes(&report).ok();
+            let client = report.filter(|report| report.about() == About::UnresolvedClient);
+            clients.extend(client.map(|report| IpAddr::from(report.address)));
         }
         ready.clear_ready();
         self.rested = Instant::now() + REST;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use clb_common::{BackendTraffic, DropReason, Traffic, VerdictCounter};
+use clb_common::{BackendTraffic, DropReason, Event, Traffic, VerdictCounter};
 
 use super::{
     ListenerId, LiveBackend, LiveListener,
@@ -15,8 +15,12 @@ use crate::slots::BackendId;
 pub struct Counters {
     /// Packets that are none of clb's business.
     pub passed: u64,
+    /// Echo requests that clb answered itself.
+    pub answered: u64,
     /// Dropped packets by reason; every reason is there.
     pub dropped: Vec<(DropReason, u64)>,
+    /// What else happened; every event is there.
+    pub events: Vec<(Event, u64)>,
     /// What was sent for backends that are gone.
     pub gone: BackendTraffic,
     /// What each listener got.
@@ -55,8 +59,11 @@ pub(super) fn read(
     gone: BackendTraffic,
 ) -> anyhow::Result<Counters> {
     let dropped = |&reason| Ok((reason, maps::sum(&of.verdicts, VerdictCounter::Dropped(reason).index())?));
+    let event = |&event| Ok((event, maps::sum(&of.events, event as u32)?));
     let mut counters = Counters {
         passed: maps::sum(&of.verdicts, VerdictCounter::Passed.index())?,
+        answered: maps::sum(&of.verdicts, VerdictCounter::Answered.index())?,
+        events: Event::ALL.iter().map(event).collect::<anyhow::Result<_>>()?,
         dropped: DropReason::ALL.iter().map(dropped).collect::<anyhow::Result<_>>()?,
         gone,
         listeners: BTreeMap::new(),

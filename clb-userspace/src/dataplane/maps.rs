@@ -6,7 +6,10 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues, lpm_trie::Key},
     util::nr_cpus,
 };
-use clb_common::{Address, Backend, BackendTraffic, Endpoint, Listener, NextHop, Reply, SlotBlock, Traffic};
+use clb_common::{
+    Address, Backend, BackendTraffic, Endpoint, Flow, FlowKey, Listener, NextHop, Pool, Reply, Return, ReturnKey,
+    SlotBlock, Traffic,
+};
 
 use crate::network::Prefix;
 
@@ -21,6 +24,11 @@ pub struct Maps {
     pub listener_traffic: PerCpuArray<MapData, Traffic>,
     backend_traffic: PerCpuArray<MapData, BackendTraffic>,
     pub verdicts: PerCpuArray<MapData, u64>,
+    pub events: PerCpuArray<MapData, u64>,
+    pub flows: HashMap<MapData, FlowKey, Flow>,
+    pub returns: HashMap<MapData, ReturnKey, Return>,
+    pub sources: Array<MapData, Address>,
+    pub pool: Array<MapData, Pool>,
 }
 
 impl Maps {
@@ -36,6 +44,11 @@ impl Maps {
             listener_traffic: take(ebpf, "LISTENER_TRAFFIC")?,
             backend_traffic: take(ebpf, "BACKEND_TRAFFIC")?,
             verdicts: take(ebpf, "VERDICTS")?,
+            events: take(ebpf, "EVENTS")?,
+            flows: take(ebpf, "FLOWS")?,
+            returns: take(ebpf, "RETURNS")?,
+            sources: take(ebpf, "SOURCES")?,
+            pool: take(ebpf, "POOL")?,
         })
     }
 

@@ -10,6 +10,7 @@ mod counters;
 mod maps;
 mod program;
 mod regions;
+mod tunnel;
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -29,6 +30,7 @@ pub use self::{
     clients::UnresolvedClients,
     counters::{Counters, ListenerCounters},
     program::{DropLog, Settings},
+    tunnel::{Ipv4Prefix, Ipv6Prefix},
 };
 use self::{maps::Maps, program::Program, regions::Regions};
 use crate::{
@@ -208,7 +210,10 @@ impl Dataplane {
             self.last_change = Some(Instant::now());
             done?;
         }
-        let has_replies = self.listeners.values().any(|live| live.desired.mode == ForwardingMode::Nat);
+        let has_replies = self
+            .listeners
+            .values()
+            .any(|live| matches!(live.desired.mode, ForwardingMode::Nat | ForwardingMode::FullNat));
         self.update_routes(if has_replies { routes } else { BTreeMap::new() })
     }
 
@@ -272,6 +277,8 @@ impl Dataplane {
         self.maps.listeners.set(index, Listener::new(live.table), 0).context("write a listener")?;
         self.listeners.insert(id, live);
         self.change_listener(id, to, resolve)?;
+        // First the VIP: a packet for the listener may be an ICMP error.
+        self.maps.listener_indexes.insert(Endpoint::of_address(id.vip), index, 0).context("publish a VIP")?;
         self.maps.listener_indexes.insert(id.endpoint(), index, 0).with_context(|| format!("publish listener {id}"))
     }
 
@@ -300,6 +307,9 @@ impl Dataplane {
     fn remove_listener(&mut self, id: ListenerId) -> anyhow::Result<()> {
         let Some(live) = self.listeners.remove(&id) else { bail!("listener {id} is there") };
         self.maps.listener_indexes.remove(&id.endpoint()).with_context(|| format!("remove listener {id}"))?;
+        if !self.listeners.keys().any(|other| other.vip == id.vip) {
+            self.maps.listener_indexes.remove(&Endpoint::of_address(id.vip)).context("remove a VIP")?;
+        }
         self.space.listeners.retire(live.index, 1);
         self.space.blocks.retire(live.table.first_block, live.table.slots.div_ceil(SLOTS_PER_BLOCK));
         self.retire_backends(id, live.backends)
@@ -361,7 +371,7 @@ fn add_backend(
 ) -> anyhow::Result<LiveBackend> {
     let index = space.backends.allocate(1).context(FULL)?;
     maps.clear_backend_traffic(index)?;
-    let mut value = Backend::new(id.address.into(), Port::new(id.port), mode);
+    let mut value = Backend::new(id.address, Port::new(id.port));
     let [_, next_hop] = value.next_hop.switch_to(resolve(mode, id.address));
     value.next_hop = next_hop;
     maps.backends.set(index, value, 0).context("write a backend")?;
@@ -395,7 +405,7 @@ fn write_table(
         filled[..slots.len()].copy_from_slice(slots);
         maps.slots.set(block, SlotBlock(filled), 0).context("write a slot table")?;
     }
-    Ok(SlotTable { first_block, slots: owners.len() as u32 })
+    Ok(SlotTable::new(first_block, owners.len() as u32, to.mode))
 }
 
 /// The blocks of a listener's slot table: none if no backend has weight.
@@ -412,6 +422,8 @@ struct Capacity {
     listeners: u32,
     backends: u32,
     blocks: u32,
+    /// The modes that the program has to know, each a bit.
+    modes: u32,
 }
 
 impl Capacity {
@@ -423,6 +435,7 @@ impl Capacity {
             listeners: desired.len() as u32 * 2 + 256,
             backends: backends as u32 * 2 + 1_024,
             blocks: used * 2 + 16 * 65_537_u32.div_ceil(SLOTS_PER_BLOCK),
+            modes: desired.values().fold(0, |modes, listener| modes | listener.mode.bit()),
         }
     }
 }

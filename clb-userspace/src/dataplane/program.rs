@@ -1,14 +1,21 @@
 //! Loading the program that lies in this binary, with its settings and the sizes of its maps.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use anyhow::{Context as _, anyhow};
-use aya::{EbpfLoader, VerifierLogLevel, programs::Xdp};
+use aya::{
+    EbpfLoader, VerifierLogLevel,
+    maps::{MapData, ProgramArray},
+    programs::Xdp,
+    util::nr_cpus,
+};
 use aya_log::EbpfLogger;
-use clb_common::FlowHash;
+use clb_common::{FlowHash, ForwardingMode, Stage};
 use nix::sys::utsname::uname;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
-    Capacity, ROUTES,
+    Capacity, Ipv4Prefix, Ipv6Prefix, ROUTES,
     attach::Attachment,
     clients::UnresolvedClients,
     maps::{self, Maps},
@@ -21,6 +28,28 @@ pub struct Settings {
     pub hash_seed: u64,
     /// Whether dropped packets are logged.
     pub drop_log: DropLog,
+    /// Where outer headers come from, in `ipip` and `gue`.
+    pub tunnel_v4: Ipv4Prefix,
+    /// The same for IPv6.
+    pub tunnel_v6: Ipv6Prefix,
+    /// The destination port of `gue`.
+    pub gue_port: u16,
+    /// How many flows `full_nat` can remember.
+    pub max_flows: u32,
+}
+
+impl Default for Settings {
+    /// The prefixes are Katran's `172.16.0.0/16`, and the discard prefix (RFC 6666); the port is the one registered for GUE.
+    fn default() -> Self {
+        Self {
+            hash_seed: 0,
+            drop_log: DropLog::Off,
+            tunnel_v4: Ipv4Prefix { address: Ipv4Addr::new(172, 16, 0, 0), length: 16 },
+            tunnel_v6: Ipv6Prefix { address: Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0), length: 64 },
+            gue_port: 6_080,
+            max_flows: 262_144,
+        }
+    }
 }
 
 /// Whether the program logs each packet that it drops.
@@ -35,6 +64,8 @@ pub enum DropLog {
 /// The loaded program.
 pub struct Program {
     ebpf: aya::Ebpf,
+    /// The kernel empties the map when nobody holds it any more.
+    _stages: ProgramArray<MapData>,
     pub(super) attachments: Vec<Attachment>,
     /// Takes the program's log out of its ring while it lives.
     _log: Option<LogTask>,
@@ -43,27 +74,37 @@ pub struct Program {
 impl Program {
     /// The program's handle.
     pub fn xdp(&mut self) -> anyhow::Result<&mut Xdp> {
-        let program = self.ebpf.program_mut("clb").context("the object holds the program `clb`")?;
+        let program = self.ebpf.program_mut(ENTRY).context("the object holds the program `clb`")?;
         Ok(program.try_into()?)
     }
 
     /// The reports of clients that could not be answered.
     pub fn unresolved_clients(&mut self) -> anyhow::Result<UnresolvedClients> {
-        UnresolvedClients::new(maps::take(&mut self.ebpf, "UNRESOLVED_CLIENTS")?)
+        UnresolvedClients::new(maps::take(&mut self.ebpf, "REPORTS")?)
     }
 }
 
 /// Loads the program and its maps into the kernel.
 pub fn load(settings: Settings, capacity: &Capacity) -> anyhow::Result<(Program, Maps)> {
-    let Settings { hash_seed, drop_log } = settings;
-    let Capacity { listeners, backends, blocks } = *capacity;
+    let Settings { hash_seed, drop_log, tunnel_v4, tunnel_v6, gue_port, max_flows } = settings;
+    let Capacity { listeners, backends, blocks, modes } = *capacity;
+    let max_flows = if modes & ForwardingMode::FullNat.bit() == 0 { 1 } else { max_flows };
+    let cpus = nr_cpus().map_err(|(file, error)| anyhow!("read {file}: {error}"))? as u32;
     let flow_hash = FlowHash::from_seed(hash_seed);
     let log_level: u8 = if drop_log == DropLog::On { u8::MAX } else { 0 };
     let mut ebpf = EbpfLoader::new()
         .verifier_log_level(VerifierLogLevel::STATS)
         .override_global("FLOW_HASH", &flow_hash, true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
-        .map_max_entries("LISTENER_INDEXES", listeners)
+        .override_global("MODES", &modes, true)
+        .override_global("TUNNEL_V4", tunnel_v4.words().as_slice(), true)
+        .override_global("TUNNEL_V6", tunnel_v6.words().as_slice(), true)
+        .override_global("GUE_PORT", &u32::from(gue_port.to_be()), true)
+        .override_global("CPUS", &cpus, true)
+        .map_max_entries("FLOWS", max_flows)
+        .map_max_entries("RETURNS", max_flows)
+        // A listener, and its VIP.
+        .map_max_entries("LISTENER_INDEXES", 2 * listeners)
         .map_max_entries("LISTENERS", listeners)
         .map_max_entries("LISTENER_TRAFFIC", listeners)
         .map_max_entries("BACKENDS", backends)
@@ -78,10 +119,25 @@ pub fn load(settings: Settings, capacity: &Capacity) -> anyhow::Result<(Program,
         DropLog::On => Some(LogTask::start(&mut ebpf)?),
         DropLog::Off => None,
     };
-    let mut program = Program { ebpf, attachments: Vec::new(), _log: log };
-    program.xdp()?.load().map_err(|error| refused("load the XDP program", error))?;
-    Ok((program, maps))
+    let mut stages = ProgramArray::try_from(ebpf.take_map("PROGRAMS").context("the object holds the stages")?)
+        .context("the stages are in a map of programs")?;
+    for stage in Stage::ALL {
+        let program = load_program(&mut ebpf, stage.program())?;
+        stages.set(stage as u32, &*program.fd()?, 0).context("publish a stage of the XDP program")?;
+    }
+    load_program(&mut ebpf, ENTRY)?;
+    Ok((Program { ebpf, _stages: stages, attachments: Vec::new(), _log: log }, maps))
 }
+
+fn load_program<'a>(ebpf: &'a mut aya::Ebpf, name: &str) -> anyhow::Result<&'a mut Xdp> {
+    let program = ebpf.program_mut(name).with_context(|| format!("the object holds the program `{name}`"))?;
+    let program: &mut Xdp = program.try_into()?;
+    program.load().map_err(|error| refused(&format!("load the XDP program `{name}`"), error))?;
+    Ok(program)
+}
+
+/// The program that is attached.
+const ENTRY: &str = "clb";
 
 /// The program, as `cargo xtask build` compiled it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("CLB_EBPF_OBJECT"));
