@@ -21,6 +21,6 @@ pub struct Template {
     pub address_at: u32,
     /// That word of the first flow.
     pub address: u32,
-    /// Always 0: fills the last eight bytes.
-    pub filler: u32,
+    /// The packet's length: a measured program may have made it longer.
+    pub length: u32,
 }

@@ -12,19 +12,20 @@
 use aya_ebpf::{
     bindings::xdp_action,
     btf_maps::{Array, ProgramArray},
+    helpers::generated::bpf_xdp_adjust_head,
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
 use clb_common::bench::{HEADER_WORDS, Template};
 
 /// Passes every packet.
-#[xdp]
+#[xdp(frags)]
 pub fn pass(_context: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
 /// Swaps the MAC addresses and sends the packet back.
-#[xdp]
+#[xdp(frags)]
 pub fn swap(context: XdpContext) -> u32 {
     let (start, end) = (context.data(), context.data_end());
     if start + size_of::<[u16; 6]>() > end {
@@ -48,15 +49,21 @@ static TEMPLATE: Array<Template, 1> = Array::new();
 static MEASURED: ProgramArray<1> = ProgramArray::new();
 
 /// Makes the packet the first one of the next flow, and hands it to the measured program.
-#[xdp]
+#[xdp(frags)]
 pub fn restore(context: XdpContext) -> u32 {
+    let Some(template) = TEMPLATE.get_ptr_mut(0) else { return xdp_action::XDP_ABORTED };
+    // SAFETY: the element lives as long as the program, and one CPU measures at a time.
+    let Template { headers, flow, flow_mask, ports_at, address_at, address, length } = unsafe { &mut *template };
+    // Always, so that the floor has its cost, too.
+    let surplus = (context.data_end() - context.data()) as i32 - length.cast_signed();
+    // SAFETY: the helper checks the number against what there is.
+    if unsafe { bpf_xdp_adjust_head(context.ctx, surplus) } != 0 {
+        return xdp_action::XDP_ABORTED;
+    }
     let (start, end) = (context.data(), context.data_end());
     if start + size_of::<[u64; HEADER_WORDS]>() > end {
         return xdp_action::XDP_ABORTED;
     }
-    let Some(template) = TEMPLATE.get_ptr_mut(0) else { return xdp_action::XDP_ABORTED };
-    // SAFETY: the element lives as long as the program, and one CPU measures at a time.
-    let Template { headers, flow, flow_mask, ports_at, address_at, address, .. } = unsafe { &mut *template };
     let packet = start as *mut u64;
     let mut word = 0;
     while word < HEADER_WORDS {

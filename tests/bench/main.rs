@@ -13,7 +13,7 @@ use aya::{
     programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp},
 };
 use clb_common::{
-    ForwardingMode::{Dsr, Nat},
+    ForwardingMode::{self, Dsr, Gue, Ipip, Nat},
     NextHop,
     Protocol::{self, Tcp, Udp},
     bench::{HEADER_WORDS, Template},
@@ -21,7 +21,7 @@ use clb_common::{
 use clb_tests::ebpf_objects;
 use clb_userspace::{
     control::{DesiredListener, plan},
-    dataplane::{Dataplane, DropLog, ListenerId, Settings},
+    dataplane::{Dataplane, ListenerId, Settings},
     network::Prefix,
     slots::BackendId,
 };
@@ -42,9 +42,11 @@ fn main() -> Result<()> {
         Ebpf::load_file(ebpf_objects().join("bare")).context("load the bare programs: as root, after a build")?;
     let [pass, swap] = [load(&mut bare, "pass")?, load(&mut bare, "swap")?];
     load(&mut bare, "restore")?;
-    let mut dataplane = dataplane()?;
-    let clb = dataplane.xdp()?.fd()?.try_clone()?;
-    describe(&mut dataplane)?;
+    // A program knows the modes of its listeners only, so each kind has one of its own.
+    let mut rewriting = dataplane(&[(Dsr, 80, 80), (Nat, 8080, 8081)])?;
+    let clb = describe("dsr and nat", &mut rewriting)?;
+    let mut tunnels = dataplane(&[(Ipip, 80, 80), (Gue, 81, 81)])?;
+    let tunnel = describe("ipip and gue", &mut tunnels)?;
 
     let scenarios = [
         Scenario { name: "XDP_PASS", program: pass, packet: packet(Tcp, CLIENT, ELSEWHERE), verdict: PASS },
@@ -58,6 +60,11 @@ fn main() -> Result<()> {
         clb_scenario(&clb, "nat, TCP, IPv6", packet(Tcp, CLIENT_V6, "[2001:db8::10]:8080"), TX)?,
         clb_scenario(&clb, "nat reply, TCP, IPv4", packet(Tcp, "10.0.1.11:8081", CLIENT), TX)?,
         clb_scenario(&clb, "nat reply, TCP, IPv6", packet(Tcp, "[fd00::11]:8081", CLIENT_V6), TX)?,
+        clb_scenario(&tunnel, "not for a listener, no nat", packet(Tcp, CLIENT, ELSEWHERE), PASS)?,
+        clb_scenario(&tunnel, "ipip, TCP, IPv4", packet(Tcp, CLIENT, "203.0.113.10:80"), TX)?,
+        clb_scenario(&tunnel, "ipip, TCP, IPv6", packet(Tcp, CLIENT_V6, "[2001:db8::10]:80"), TX)?,
+        clb_scenario(&tunnel, "gue, TCP, IPv4", packet(Tcp, CLIENT, "203.0.113.10:81"), TX)?,
+        clb_scenario(&tunnel, "gue, TCP, IPv6", packet(Tcp, CLIENT_V6, "[2001:db8::10]:81"), TX)?,
     ];
     let mut measured = vec![[const { Vec::new() }; FLOWS.len()]; scenarios.len()];
     let progress = ProgressBar::new((ROUNDS * scenarios.len() * FLOWS.len()) as u64);
@@ -91,7 +98,7 @@ fn measure(bare: &mut Ebpf, scenario: &Scenario, flows: u32) -> Result<f64> {
         ports_at: ports_at as u32,
         address_at: address_at as u32,
         address: u32::from_ne_bytes(scenario.packet[address_at..address_at + 4].try_into()?),
-        filler: 0,
+        length: scenario.packet.len() as u32,
     };
     Array::try_from(bare.map_mut("TEMPLATE").context("map TEMPLATE")?)?.set(0, template, 0)?;
     ProgramArray::try_from(bare.map_mut("MEASURED").context("map MEASURED")?)?.set(0, &scenario.program, 0)?;
@@ -134,17 +141,17 @@ fn print(scenarios: &[Scenario], measured: &mut [[Vec<f64>; FLOWS.len()]]) {
     println!("{ROUNDS} interleaved rounds of {REPEAT} packets each");
 }
 
-/// The size of the program, before and after the kernel's compiler.
-fn describe(dataplane: &mut Dataplane) -> Result<()> {
+/// Says how large the program is, before and after the kernel's compiler, and returns it.
+fn describe(modes: &str, dataplane: &mut Dataplane) -> Result<ProgramFd> {
     let info = dataplane.xdp()?.info()?;
     println!(
-        "program: {} instructions verified, {} bytes of BPF ({} instructions), {} bytes of machine code",
+        "program for {modes}: {} instructions verified, {} bytes of BPF ({} instructions), {} bytes of machine code",
         info.verified_instruction_count().unwrap_or_default(),
         info.size_translated().unwrap_or_default(),
         info.size_translated().unwrap_or_default() / 8,
         info.size_jitted(),
     );
-    Ok(())
+    Ok(dataplane.xdp()?.fd()?.try_clone()?)
 }
 
 fn clb_scenario(program: &ProgramFd, name: &'static str, packet: Vec<u8>, verdict: u32) -> Result<Scenario> {
@@ -157,12 +164,12 @@ fn load(bare: &mut Ebpf, name: &str) -> Result<ProgramFd> {
     Ok(program.fd()?.try_clone()?)
 }
 
-/// The program with its maps, as the agent loads them: `dsr` on port 80, `nat` on port 8080, eight backends each.
-fn dataplane() -> Result<Dataplane> {
+/// The program with its maps, as the agent loads them, with a listener for each mode with its port and its backends' port.
+fn dataplane(modes: &[(ForwardingMode, u16, u16)]) -> Result<Dataplane> {
     let mut listeners = std::collections::BTreeMap::new();
     for (vip, prefix) in [("203.0.113.10", "10.0.1."), ("2001:db8::10", "fd00::")] {
         for protocol in [Tcp, Udp] {
-            for (mode, port, backend_port) in [(Dsr, 80, 80), (Nat, 8080, 8081)] {
+            for &(mode, port, backend_port) in modes {
                 let backend = |number| {
                     let address = format!("{prefix}{number}").parse().expect("an address");
                     (BackendId { address, port: backend_port }, 10)
@@ -173,7 +180,7 @@ fn dataplane() -> Result<Dataplane> {
             }
         }
     }
-    let settings = Settings { hash_seed: 7, drop_log: DropLog::Off };
+    let settings = Settings { hash_seed: 7, ..Settings::default() };
     let mut dataplane = Dataplane::load(settings, &listeners)?;
     let next_hop = NextHop::new([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], LOOPBACK, 1_500);
     let routes = [("0.0.0.0", 0), ("::", 0)]
