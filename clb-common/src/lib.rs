@@ -11,6 +11,7 @@ mod backend;
 pub mod bench;
 pub mod checksum;
 mod counters;
+pub mod decap;
 mod drop_reason;
 mod endpoint;
 mod flow;

@@ -2,7 +2,7 @@
 
 use crate::{
     Address, Backend, BackendTraffic, Endpoint, Flow, FlowHash, FlowKey, FragmentKey, FragmentNote, Listener, NextHop,
-    Pool, Reply, Return, ReturnKey, SlotBlock, Traffic, bench::Template,
+    Pool, Reply, Return, ReturnKey, SlotBlock, Traffic, bench::Template, decap::TunnelEnd,
 };
 
 macro_rules! plain_old_data {
@@ -36,5 +36,6 @@ plain_old_data!(
     ReturnKey,
     SlotBlock,
     Template,
-    Traffic
+    Traffic,
+    TunnelEnd
 );

@@ -94,7 +94,7 @@ fn target() -> &'static str {
 }
 
 /// The binaries of clb-ebpf.
-const PROGRAMS: [&str; 2] = ["clb", "bare"];
+const PROGRAMS: [&str; 3] = ["clb", "decap", "bare"];
 
 /// Without it LLVM reads a header's unaligned fields byte by byte (an IPv6 key takes 71 instructions, not 26).
 const FIRST_WITH_MISALIGNED_ACCESS: u32 = 22;
