@@ -9,7 +9,7 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use clb_common::{ForwardingMode, NextHop, Protocol};
 use clb_userspace::{
     control::{DesiredListener, plan},
-    dataplane::{Counters, Dataplane, DropLog, ListenerId, Settings},
+    dataplane::{Counters, Dataplane, ListenerId, Settings},
     network::Prefix,
     slots::BackendId,
 };
@@ -44,7 +44,7 @@ impl Harness {
     /// Loads the program for these listeners. A backend without an entry in `next_hops` is unresolved.
     pub fn new(listeners: &Listeners, next_hops: &[(&str, NextHop)], routes: &[(&str, u8, NextHop)]) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let settings = Settings { hash_seed: SEED, drop_log: DropLog::Off };
+        let settings = Settings { hash_seed: SEED, ..Settings::default() };
         let dataplane =
             Dataplane::load(settings, listeners).expect("these tests load an XDP program: run them as root");
         let mut harness = Self { runtime, dataplane, next_hops: BTreeMap::new() };

@@ -154,16 +154,18 @@ fn a_backend_that_moves_between_listeners_answers_for_the_new_one() {
 #[test]
 fn a_changed_mode_is_followed() {
     let next_hop = NextHop::new([2; 6], CLB_MAC, LOOPBACK, 1_500);
-    let of = |mode| BTreeMap::from([listener(Tcp, V4_VIP, mode, &[("10.0.1.11:80", 1)])]);
+    // The program has the modes that it was loaded for.
+    let of = |mode| {
+        let other = listener(Tcp, "203.0.113.10:443", Nat, &[]);
+        BTreeMap::from([listener(Tcp, V4_VIP, mode, &[("10.0.1.11:80", 1)]), other])
+    };
     let mut harness = Harness::new(&of(Dsr), &[("10.0.1.11", next_hop)], &[]);
     let packet = Segment::new(Tcp, "198.51.100.10:40000", V4_VIP);
     let sent = packet.clone().on_link([2; 6], CLB_MAC);
-    for mode in [Dsr, Nat, Dsr, Nat] {
+    let rewritten = sent.clone().to("10.0.1.11:80").hop_limit(63);
+    for (mode, expected) in [(Dsr, &sent), (Nat, &rewritten), (Dsr, &sent), (Nat, &rewritten)] {
         harness.apply(&of(mode));
-        let expected = match mode {
-            Dsr => sent.bytes(),
-            Nat => sent.clone().to("10.0.1.11:80").hop_limit(63).bytes(),
-        };
+        let expected = expected.bytes();
         assert_eq!(harness.run(&packet.bytes()).bytes, expected, "{mode:?}");
     }
 }
