@@ -1,4 +1,4 @@
-//! Finds the XDP program that goes into the binary. `cargo xtask build` makes it first, with a toolchain of its own.
+//! Finds the XDP programs that go into the binary. `cargo xtask build` makes them first, with a toolchain of its own.
 
 use std::{env, path::PathBuf, process::exit};
 
@@ -8,14 +8,16 @@ fn main() {
         || PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../target/ebpf"),
         PathBuf::from,
     );
-    let object = folder.join("clb");
-    println!("cargo:rerun-if-changed={}", object.display());
-    match object.canonicalize() {
-        Ok(object) => println!("cargo:rustc-env=CLB_EBPF_OBJECT={}", object.display()),
-        Err(error) => {
-            println!("cargo:error=the XDP program is not there: {}: {error}", object.display());
-            println!("cargo:error=help: build it with `cargo xtask build`");
-            exit(1);
+    for (program, variable) in [("clb", "CLB_EBPF_OBJECT"), ("decap", "CLB_EBPF_DECAP_OBJECT")] {
+        let object = folder.join(program);
+        println!("cargo:rerun-if-changed={}", object.display());
+        match object.canonicalize() {
+            Ok(object) => println!("cargo:rustc-env={variable}={}", object.display()),
+            Err(error) => {
+                println!("cargo:error=an XDP program is not there: {}: {error}", object.display());
+                println!("cargo:error=help: build it with `cargo xtask build`");
+                exit(1);
+            }
         }
     }
 }

@@ -131,7 +131,8 @@ mod tests {
 
     #[test]
     fn a_mapped_address_is_not_the_address_itself() {
-        let [plain, mapped] = ["192.0.2.1", "::ffff:192.0.2.1"].map(|text| TunnelEnd::from(text.parse::<IpAddr>().unwrap()));
+        let [plain, mapped] =
+            ["192.0.2.1", "::ffff:192.0.2.1"].map(|text| TunnelEnd::from(text.parse::<IpAddr>().unwrap()));
         assert_ne!(plain, mapped);
         assert_eq!(TunnelEnd::prefix_length(Version::V4, 32), TunnelEnd::BITS);
         assert_eq!(TunnelEnd::prefix_length(Version::V6, 128), TunnelEnd::BITS);

@@ -5,6 +5,7 @@
 
 mod bindable;
 mod check;
+mod decap;
 mod generate;
 mod plan;
 mod run;
@@ -21,6 +22,7 @@ use clap::{Parser, Subcommand};
 
 use self::{
     bindable::BindableArguments,
+    decap::DecapArguments,
     generate::{CompletionsArguments, ManArguments, SchemaArguments},
     plan::PlanArguments,
 };
@@ -44,6 +46,7 @@ enum Verb {
     Status(StatusArguments),
     Bindable(BindableArguments),
     Plan(PlanArguments),
+    Decap(DecapArguments),
     Schema(SchemaArguments),
     Completions(CompletionsArguments),
     Man(ManArguments),
@@ -123,6 +126,7 @@ pub fn main() -> ExitCode {
         Verb::Status(arguments) => status::status(&arguments),
         Verb::Bindable(arguments) => bindable::bindable(&arguments),
         Verb::Plan(arguments) => plan::plan(&arguments),
+        Verb::Decap(arguments) => decap::decap(arguments),
         Verb::Schema(SchemaArguments {}) => generate::schema(),
         Verb::Completions(arguments) => generate::completions(&arguments),
         Verb::Man(arguments) => generate::man(&arguments),

@@ -38,7 +38,7 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn start_logging() -> anyhow::Result<()> {
+pub fn start_logging() -> anyhow::Result<()> {
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).with_env_var("CLB_LOG");
     tracing_subscriber::fmt()
         .with_env_filter(filter.from_env().context("read the log filter in CLB_LOG")?)

@@ -4,6 +4,7 @@
 //! and what the data plane holds is always what `plan` says for the configuration in force.
 
 mod change;
+pub mod decap;
 mod desired;
 mod next_hops;
 mod plan;
@@ -105,7 +106,7 @@ impl Control {
         say_what_is_not_done_yet(&config);
         let mut network = Network::connect().await.context("read the host's network")?;
         for name in &config.interfaces {
-            check_interface(&network, name)?;
+            check_interface(&network, name, NAMED_BY)?;
         }
         network.keep_resolved(addresses(&config));
         NextHops::wait_for(&mut network, &config, options.unresolved).await?;
@@ -249,7 +250,7 @@ impl Control {
 
     fn attach(&mut self) -> anyhow::Result<()> {
         for name in &self.config.interfaces {
-            let interface = self.network.interface(name).ok_or_else(|| no_interface(name))?;
+            let interface = self.network.interface(name).ok_or_else(|| no_interface(name, NAMED_BY))?;
             let attachment = self.dataplane.attach(name, interface.index, self.options.xdp_mode)?;
             info!("attached to {name} in {} mode: {}", attachment.mode, attachment.reason);
         }
@@ -299,13 +300,14 @@ impl Signals {
     }
 }
 
-fn check_interface(network: &Network, name: &str) -> anyhow::Result<()> {
-    let interface = network.interface(name).ok_or_else(|| no_interface(name))?;
+/// `named_by` is where the interface was named.
+fn check_interface(network: &Network, name: &str, named_by: &str) -> anyhow::Result<()> {
+    let interface = network.interface(name).ok_or_else(|| no_interface(name, named_by))?;
     if let Some(xdp) = &interface.xdp {
         let owner = crate::dataplane::program_name(xdp.id).unwrap_or_else(|| "unnamed".to_owned());
         bail!(
             "{name} already has an XDP program: {owner}, id {}; clb never replaces one\n\
-             help: stop what attached it (`ip link show {name}` shows it), or name another interface in `interfaces`",
+             help: stop what attached it (`ip link show {name}` shows it), or name another interface in {named_by}",
             xdp.id
         );
     }
@@ -315,10 +317,10 @@ fn check_interface(network: &Network, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn no_interface(name: &str) -> anyhow::Error {
+fn no_interface(name: &str, named_by: &str) -> anyhow::Error {
     anyhow!(
         "there is no interface {name}\n\
-         help: `ip link` lists those of this host; name one of them in `load_balancer.interfaces`"
+         help: `ip link` lists those of this host; name one of them in {named_by}"
     )
 }
 
@@ -355,6 +357,7 @@ fn listeners(config: &Config) -> String {
     }
 }
 
+const NAMED_BY: &str = "`load_balancer.interfaces`";
 /// Requests that may wait for the loop.
 const REQUESTS: usize = 64;
 const RECONNECT: Duration = Duration::from_secs(1);

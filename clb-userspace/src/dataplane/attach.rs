@@ -6,7 +6,7 @@
 use std::fmt;
 
 use anyhow::{Context as _, anyhow};
-use aya::programs::{ProgramError, XdpMode, loaded_programs};
+use aya::programs::{ProgramError, Xdp, XdpMode, loaded_programs};
 
 use super::program::Program;
 
@@ -55,19 +55,8 @@ pub struct Attachment {
 impl Program {
     /// Attaches the program to an interface that has none.
     pub fn attach(&mut self, interface: &str, index: u32, mode: AttachMode) -> anyhow::Result<&Attachment> {
-        let (mode, reason) = match mode {
-            AttachMode::Native => (self.link(interface, index, Mode::Native)?, "as asked".to_owned()),
-            AttachMode::Generic => (self.link(interface, index, Mode::Generic)?, "as asked".to_owned()),
-            AttachMode::Auto => match self.link(interface, index, Mode::Native) {
-                Ok(mode) => (mode, "the driver supports it".to_owned()),
-                Err(AttachError::Occupied(error)) => return Err(error),
-                Err(AttachError::Refused(error)) => {
-                    let reason = format!("the driver refused native mode: {}", error.root_cause());
-                    (self.link(interface, index, Mode::Generic)?, reason)
-                }
-            },
-        };
-        self.attachments.push(Attachment { interface: interface.to_owned(), index, mode, reason });
+        let attachment = attach(self.xdp()?, interface, index, mode)?;
+        self.attachments.push(attachment);
         self.attachments.last().context("just pushed")
     }
 
@@ -80,28 +69,44 @@ impl Program {
     pub fn forget(&mut self, interface: &str) {
         self.attachments.retain(|attachment| attachment.interface != interface);
     }
+}
 
-    /// The program's handle keeps the link, and the link the program in its place.
-    fn link(&mut self, interface: &str, index: u32, mode: Mode) -> Result<Mode, AttachError> {
-        let flags = match mode {
-            Mode::Native => XdpMode::Driver,
-            Mode::Generic => XdpMode::Skb,
-        };
-        let xdp = self.xdp().map_err(AttachError::Refused)?;
-        xdp.attach_to_if_index(index, flags).map(|_| mode).map_err(|error| {
-            let what = format!("attach clb to {interface} in {mode} mode");
-            if is_occupied(&error) {
-                return AttachError::Occupied(anyhow!(error).context(format!(
-                    "{what}: the interface has another XDP program, which clb never replaces\n\
-                     help: see it with `ip link show {interface}`; stop the service that attached it"
-                )));
+/// Attaches a program to an interface that has none.
+pub fn attach(xdp: &mut Xdp, interface: &str, index: u32, mode: AttachMode) -> anyhow::Result<Attachment> {
+    let (mode, reason) = match mode {
+        AttachMode::Native => (link(xdp, interface, index, Mode::Native)?, "as asked".to_owned()),
+        AttachMode::Generic => (link(xdp, interface, index, Mode::Generic)?, "as asked".to_owned()),
+        AttachMode::Auto => match link(xdp, interface, index, Mode::Native) {
+            Ok(mode) => (mode, "the driver supports it".to_owned()),
+            Err(AttachError::Occupied(error)) => return Err(error),
+            Err(AttachError::Refused(error)) => {
+                let reason = format!("the driver refused native mode: {}", error.root_cause());
+                (link(xdp, interface, index, Mode::Generic)?, reason)
             }
-            AttachError::Refused(anyhow!(error).context(format!(
-                "{what}\n\
-                 help: `--xdp-mode generic` works on every interface"
-            )))
-        })
-    }
+        },
+    };
+    Ok(Attachment { interface: interface.to_owned(), index, mode, reason })
+}
+
+/// The program's handle keeps the link, and the link the program in its place.
+fn link(xdp: &mut Xdp, interface: &str, index: u32, mode: Mode) -> Result<Mode, AttachError> {
+    let flags = match mode {
+        Mode::Native => XdpMode::Driver,
+        Mode::Generic => XdpMode::Skb,
+    };
+    xdp.attach_to_if_index(index, flags).map(|_| mode).map_err(|error| {
+        let what = format!("attach clb to {interface} in {mode} mode");
+        if is_occupied(&error) {
+            return AttachError::Occupied(anyhow!(error).context(format!(
+                "{what}: the interface has another XDP program, which clb never replaces\n\
+                 help: see it with `ip link show {interface}`; stop the service that attached it"
+            )));
+        }
+        AttachError::Refused(anyhow!(error).context(format!(
+            "{what}\n\
+             help: `--xdp-mode generic` works on every interface"
+        )))
+    })
 }
 
 /// Why the program could not be attached.

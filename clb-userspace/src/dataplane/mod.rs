@@ -7,6 +7,7 @@
 mod attach;
 mod clients;
 mod counters;
+mod decap;
 mod maps;
 mod program;
 mod regions;
@@ -29,6 +30,7 @@ pub use self::{
     attach::{AttachMode, Attachment, Mode, program_name},
     clients::UnresolvedClients,
     counters::{Counters, ListenerCounters},
+    decap::Decapsulator,
     program::{DropLog, Settings},
     tunnel::{Ipv4Prefix, Ipv6Prefix},
 };

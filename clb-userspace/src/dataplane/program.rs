@@ -129,7 +129,8 @@ pub fn load(settings: Settings, capacity: &Capacity) -> anyhow::Result<(Program,
     Ok((Program { ebpf, _stages: stages, attachments: Vec::new(), _log: log }, maps))
 }
 
-fn load_program<'a>(ebpf: &'a mut aya::Ebpf, name: &str) -> anyhow::Result<&'a mut Xdp> {
+/// Loads a program of an object.
+pub fn load_program<'a>(ebpf: &'a mut aya::Ebpf, name: &str) -> anyhow::Result<&'a mut Xdp> {
     let program = ebpf.program_mut(name).with_context(|| format!("the object holds the program `{name}`"))?;
     let program: &mut Xdp = program.try_into()?;
     program.load().map_err(|error| refused(&format!("load the XDP program `{name}`"), error))?;
@@ -143,7 +144,7 @@ const ENTRY: &str = "clb";
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("CLB_EBPF_OBJECT"));
 
 /// Says what a kernel that refused may lack.
-fn refused(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
+pub fn refused(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
     let kernel = uname().map_or_else(|_| "unknown".into(), |name| name.release().to_string_lossy().into_owned());
     anyhow!(error).context(format!(
         "{what}\n\

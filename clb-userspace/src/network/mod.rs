@@ -32,10 +32,10 @@ use tokio::time::{Instant, sleep_until};
 pub use self::{
     interface::{AttachedProgram, Interface, LinkState, XdpMode},
     neighbour::NeighbourState,
-    routes::Prefix,
     state::{Hop, Reach},
     unresolved::{Refusal, Unresolved},
 };
+pub use crate::prefix::Prefix;
 use self::{
     neighbour::{Need, Neighbour},
     netlink::{Progress, Reading, Received, Socket, refusal},
@@ -123,6 +123,11 @@ impl Network {
     /// where no packet may go, and where a neighbour must be asked for first.
     pub fn client_routes(&self) -> BTreeMap<Prefix, NextHop> {
         self.state.client_routes()
+    }
+
+    /// Every address of this machine, whichever interface has it.
+    pub fn own_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.state.own_addresses()
     }
 
     /// Keeps the next hops of these addresses resolved from now on, and those of all routers in the main table.

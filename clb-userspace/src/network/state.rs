@@ -15,9 +15,10 @@ use clb_common::NextHop;
 use super::{
     interface::{Interface, LinkState},
     neighbour::{Need, Neighbour, NeighbourEntry},
-    routes::{Action, Prefix, Route, RouteHop, RouteTable},
+    routes::{Action, Route, RouteHop, RouteTable},
     unresolved::Unresolved,
 };
+use crate::prefix::Prefix;
 
 /// How a destination may be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -151,6 +152,11 @@ impl State {
             table.insert(Prefix::host(address), NextHop::HOST);
         }
         table
+    }
+
+    /// Every address of this machine; one of two interfaces comes twice.
+    pub fn own_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().map(|&(address, _)| address)
     }
 
     /// The neighbour that gets the packets to this address, whether its MAC address is known or not.
