@@ -1,6 +1,6 @@
 //! The agent of clb: validates the configuration, loads and attaches the XDP program, and keeps its maps true.
 //!
-//! `cli` → `control` → {`config`, `slots`, `network`, `dataplane`}; `api` is the socket between a running agent and the
+//! `cli` → `control` → {`config`, `slots`, `network`, `dataplane`}; `prefix` serves them all; `api` is the socket between a running agent and the
 //! commands that ask it. Only `dataplane` touches the kernel's maps, and only `network` talks netlink.
 
 #![forbid(unsafe_code)]
@@ -11,4 +11,5 @@ pub mod config;
 pub mod control;
 pub mod dataplane;
 pub mod network;
+pub mod prefix;
 pub mod slots;

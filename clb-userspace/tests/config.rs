@@ -11,7 +11,7 @@ use std::{
 use clb_common::Protocol;
 use clb_userspace::config::{
     Affinity, Backend, BackendKind, Code, Color, Config, Cvm, Eni, Forwarding, HealthCheck, HealthCheckKind, Listener,
-    Loaded, OnUnhealthy, Problems, ReadError, Role, Severity, load, load_change, read,
+    Loaded, OnUnhealthy, Problems, ReadError, Role, Severity, TunnelSources, load, load_change, read,
 };
 use proptest::{collection::vec, prelude::*};
 use serde_json::{Value, json};
@@ -410,6 +410,13 @@ fn a_file_means_what_it_says_and_defaults_are_the_promised_ones() {
         ],
         interfaces: vec!["eth0".into()],
         hash_seed: xxhash_rust::xxh3::xxh3_64(b"lb-web"),
+        tunnel_sources: TunnelSources {
+            v4: "172.16.0.0/16".parse().expect("a prefix"),
+            v6: "100::/64".parse().expect("a prefix"),
+        },
+        gue_port: 6080,
+        source_addresses: vec![],
+        max_flows: 262_144,
         listeners: vec![
             Listener {
                 name: "web".into(),
@@ -449,6 +456,8 @@ fn a_file_means_what_it_says_and_defaults_are_the_promised_ones() {
 
     let full = config(include_str!("../../config/full.yaml"));
     assert_eq!(full.hash_seed, 7);
+    assert_eq!(full.tunnel_sources.v4.to_string(), "10.200.0.0/16");
+    assert_eq!((full.gue_port, full.source_addresses.len(), full.max_flows), (6080, 2, 1_000_000));
     let web = full.listeners.iter().find(|listener| listener.name == "web").expect("the listener");
     let check = HealthCheck {
         kind: HealthCheckKind::Tcp,

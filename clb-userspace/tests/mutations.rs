@@ -217,13 +217,18 @@ impl Written {
             if style.anchors && *key == "zone" {
                 self.put(&format!("&{name} "));
             }
+            // What is wrong with one item stands at the item.
+            let is_list_of_one = matches!(*key, "tunnel_sources" | "source_addresses");
+            self.put(if is_list_of_one { "[" } else { "" });
             self.mark(format!("{name}.{key}"));
+            self.put(if is_list_of_one { "\"" } else { "" });
             let is_text =
                 matches!(*key, "id" | "vpc" | "cvm" | "eni" | "vip" | "name" | "drain" | "attached_to" | "protocol");
             let needs_quotes = is_text || (is_flow && value.contains("::"));
             let quote = if needs_quotes && style.quote.is_empty() && value.contains("::") { "'" } else { style.quote };
             let quote = if needs_quotes { quote } else { "" };
             self.put(&format!("{quote}{value}{quote}"));
+            self.put(if is_list_of_one { "\"]" } else { "" });
             if is_flow && at + 1 < written.len() {
                 continue;
             }
@@ -242,7 +247,7 @@ impl Written {
 type Break = fn(&mut Draft) -> &'static str;
 
 /// One mutation for every code; several ways where a rule has several sides.
-const BREAKS: [(&str, Break); 30] = [
+const BREAKS: [(&str, Break); 33] = [
     ("syntax", |d| {
         d.set("0cvm0", "port", "[80]");
         "0cvm0.port"
@@ -355,6 +360,19 @@ const BREAKS: [(&str, Break); 30] = [
         d.set("listener1", "forwarding", "nat");
         d.shared();
         "1cvm0.cvm"
+    }),
+    ("tunnel-source", |d| {
+        d.set("lb", "tunnel_sources", "10.0.0.0/7");
+        "lb.tunnel_sources"
+    }),
+    ("source-address", |d| {
+        let vip = d.ip(9, 1);
+        d.set("lb", "source_addresses", vip);
+        "lb.source_addresses"
+    }),
+    ("no-source-address", |d| {
+        d.set("listener0", "forwarding", "full_nat");
+        "listener0.vip"
     }),
     ("health-check-range", |d| {
         d.set("check0", "healthy", "11");

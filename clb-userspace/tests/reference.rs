@@ -109,6 +109,7 @@ fn described(value: &Value) -> String {
         Value::Texts => "list of texts, one or more".into(),
         Value::Address => "IPv4 or IPv6 address".into(),
         Value::Addresses => "list of addresses".into(),
+        Value::Prefixes => "list of prefixes".into(),
         Value::Number(range) if range.start() == range.end() => format!("`{}`", range.start()),
         Value::Number(range) => format!("whole number, {} to {}", range.start(), range.end()),
         Value::OneOfNumbers(numbers) => words(numbers.iter().map(ToString::to_string).collect()),
@@ -158,6 +159,7 @@ fn the_schema_refuses_what_the_reader_refuses() {
         ("another protocol", "protocol: tcp", "protocol: http"),
         ("another number of slots", "forwarding: nat", "slots: 1000\n  forwarding: nat"),
         ("a duration without a unit", "port: 80\n", "port: 80\n    drain: 30\n"),
+        ("a prefix without its length", "forwarding: nat", "tunnel_sources: [172.16.0.0]\n  forwarding: nat"),
         ("an address that is none", "vip: 203.0.113.10", "vip: example"),
         ("another version", "version: 1", "version: 2"),
     ];
@@ -186,6 +188,12 @@ fn defaults_are_as_the_table_says() {
             "the size of the slot table",
             "forwarding: nat",
             format!("{}\n  forwarding: nat", default(&LOAD_BALANCER, "slots")),
+        ),
+        ("the port of GUE", "forwarding: nat", format!("{}\n  forwarding: nat", default(&LOAD_BALANCER, "gue_port"))),
+        (
+            "the size of the flow table",
+            "forwarding: nat",
+            format!("{}\n  forwarding: nat", default(&LOAD_BALANCER, "max_flows")),
         ),
         ("affinity", "port: 80\n", format!("port: 80\n    {}\n", default(&LISTENER, "affinity"))),
         ("failed checks", "port: 80\n", format!("port: 80\n    {}\n", default(&LISTENER, "on_unhealthy"))),

@@ -7,7 +7,7 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use self::{
     Absence::{Is, Required, Said},
-    Value::{Address, Addresses, List, Mapping, Number, OneOf, OneOfNumbers, Text, Texts, Time},
+    Value::{Address, Addresses, List, Mapping, Number, OneOf, OneOfNumbers, Prefixes, Text, Texts, Time},
 };
 
 /// A mapping of the file.
@@ -43,6 +43,8 @@ pub enum Value {
     Address,
     /// Any number of addresses.
     Addresses,
+    /// Any number of prefixes.
+    Prefixes,
     /// A whole number.
     Number(RangeInclusive<u64>),
     /// One of these numbers.
@@ -72,6 +74,7 @@ pub enum Absence {
 pub const SLOT_TABLE_SIZES: [u32; 6] = [1021, 4093, 16381, 65537, 131_071, 655_373];
 
 pub(super) const PORTS: RangeInclusive<u64> = 1..=65535;
+pub(super) const FLOWS: RangeInclusive<u64> = 1..=1 << 24;
 pub(super) const WEIGHTS: RangeInclusive<u64> = 0..=100;
 pub(super) const THRESHOLDS: RangeInclusive<u64> = 2..=10;
 pub(super) const DRAINS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(1);
@@ -107,6 +110,14 @@ section! { "What holds for all listeners." LOAD_BALANCER:
     "hash_seed" Number(0..=u64::MAX), Said("derived from the id"), "Keys the flow hash; equal on every node.";
     "slots" OneOfNumbers(&SLOT_TABLE_SIZES), Is("65537"),
         "The size of every slot table, at least 10 times the backends of a listener. A change may move every flow.";
+    "tunnel_sources" Prefixes, Said("`172.16.0.0/16` and `100::/64`"),
+        "Where the outer headers of `ipip` and `gue` come from, at most one prefix for each family: the address varies with \
+         the flow. Route them to this host, and path MTU discovery works through the tunnels.";
+    "gue_port" Number(PORTS), Is("6080"), "The UDP port that backends receive `gue` on.";
+    "source_addresses" Addresses, Said("none, and no listener is in `full_nat`"),
+        "The addresses that backends see in `full_nat`, at most 64 of each family, routed to this host and used by nothing \
+         else: no VIP and no private IP of an ENI. Each serves 64,512 flows to one address and port.";
+    "max_flows" Number(FLOWS), Is("262144"), "How many flows `full_nat` can remember at a time.";
 }
 
 section! { "A virtual machine." CVM:

@@ -12,6 +12,7 @@ use super::{
     as_written,
     cloud::{Cvm, Eni},
 };
+use crate::prefix::Prefix;
 
 /// A load balancer and all that it does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,12 +25,29 @@ pub struct Config {
     pub interfaces: Vec<String>,
     /// The key of the flow hash: as given, or derived from the id.
     pub hash_seed: u64,
+    /// Where outer headers come from, in `ipip` and `gue`.
+    pub tunnel_sources: TunnelSources,
+    /// The UDP port that backends receive `gue` on.
+    pub gue_port: u16,
+    /// The addresses that backends see in `full_nat`, ordered.
+    pub source_addresses: Vec<IpAddr>,
+    /// How many flows `full_nat` can remember.
+    pub max_flows: u32,
     /// Ordered by id.
     pub cvms: Vec<Cvm>,
     /// Ordered by id.
     pub enis: Vec<Eni>,
     /// Ordered by VIP, protocol and port.
     pub listeners: Vec<Listener>,
+}
+
+/// Where outer headers come from: a prefix of each family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelSources {
+    /// For IPv4 backends.
+    pub v4: Prefix,
+    /// For IPv6 backends.
+    pub v6: Prefix,
 }
 
 /// A VIP, a protocol and a port, and who serves them.

@@ -6,6 +6,7 @@ mod bindings;
 mod candidates;
 mod changes;
 mod listeners;
+mod sources;
 mod topology;
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -19,6 +20,10 @@ use super::{
     written::{self, File},
 };
 
+/// The one that is registered for it.
+const DEFAULT_GUE_PORT: u16 = 6080;
+const DEFAULT_MAX_FLOWS: u32 = 1 << 18;
+
 /// Checks all rules, those for a change against the configuration before; the configuration as meant if no error was
 /// found, by now or before.
 pub fn check(file: &File<'_>, before: Option<&Config>, problems: &mut Vec<Problem>) -> Option<Config> {
@@ -27,6 +32,8 @@ pub fn check(file: &File<'_>, before: Option<&Config>, problems: &mut Vec<Proble
         changes::check(file, &topology, before, problems);
     }
     let listeners = listeners::check(file, &topology, problems);
+    let tunnel_sources = sources::tunnels(file, problems);
+    let source_addresses = sources::pool(file, &topology, problems);
     if problems.iter().any(|problem| problem.code.severity() == Severity::Error) {
         return None;
     }
@@ -44,7 +51,19 @@ pub fn check(file: &File<'_>, before: Option<&Config>, problems: &mut Vec<Proble
     let mut enis = file.enis.items.iter().map(eni).collect::<Option<Vec<_>>>()?;
     enis.sort_by(|one, other| one.id.cmp(&other.id));
     let vpc = load_balancer.vpc.value()?.into();
-    Some(Config { id: id.into(), vpc, interfaces, hash_seed, cvms, enis, listeners })
+    Some(Config {
+        id: id.into(),
+        vpc,
+        interfaces,
+        hash_seed,
+        tunnel_sources,
+        gue_port: load_balancer.gue_port.or(DEFAULT_GUE_PORT)?,
+        source_addresses,
+        max_flows: load_balancer.max_flows.or(DEFAULT_MAX_FLOWS)?,
+        cvms,
+        enis,
+        listeners,
+    })
 }
 
 fn cvm(cvm: &written::Cvm<'_>) -> Option<Cvm> {

@@ -44,6 +44,7 @@ fn property(Key { value, default, meaning, .. }: &Key) -> Json {
         Value::Texts => json!({"type": "array", "items": text(), "minItems": 1}),
         Value::Address => address(),
         Value::Addresses => json!({"type": "array", "items": address()}),
+        Value::Prefixes => json!({"type": "array", "items": prefix()}),
         Value::Number(range) if range.start() == range.end() => json!({"enum": [range.start()]}),
         Value::Number(range) => json!({"type": "integer", "minimum": range.start(), "maximum": range.end()}),
         Value::OneOfNumbers(numbers) => json!({"enum": numbers}),
@@ -83,7 +84,12 @@ fn text() -> Json {
 }
 
 fn address() -> Json {
-    let ipv4 = r"([0-9]{1,3}\.){3}[0-9]{1,3}";
-    let ipv6 = "[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*";
-    json!({"type": "string", "pattern": format!("^({ipv4}|{ipv6})$")})
+    json!({"type": "string", "pattern": format!("^({IPV4}|{IPV6})$")})
 }
+
+fn prefix() -> Json {
+    json!({"type": "string", "pattern": format!("^({IPV4}|{IPV6})/[0-9]{{1,3}}$")})
+}
+
+const IPV4: &str = r"([0-9]{1,3}\.){3}[0-9]{1,3}";
+const IPV6: &str = "[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*";

@@ -11,7 +11,7 @@ use serde_yaml::Number;
 use super::{
     cloud::Role,
     document::{Node, shortened},
-    keys::{self, DRAINS, IDLE_TIMEOUTS, INTERVALS, PORTS, SLOT_TABLE_SIZES, THRESHOLDS, TIMEOUTS, WEIGHTS},
+    keys::{self, DRAINS, FLOWS, IDLE_TIMEOUTS, INTERVALS, PORTS, SLOT_TABLE_SIZES, THRESHOLDS, TIMEOUTS, WEIGHTS},
     model::{Affinity, Forwarding, HealthCheckKind, OnUnhealthy},
     problem::{Code, Place, Problem},
     reader::{
@@ -20,6 +20,7 @@ use super::{
         Reader,
     },
 };
+use crate::prefix::{NotAPrefix, Prefix};
 
 /// A value with its place.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +101,11 @@ pub struct List<T> {
     pub is_complete: bool,
 }
 
+impl<T> List<T> {
+    /// What is known of a list that cannot be read.
+    const UNKNOWN: Self = Self { items: Vec::new(), is_complete: false };
+}
+
 /// The whole file.
 #[derive(Debug)]
 pub struct File<'t> {
@@ -122,6 +128,10 @@ pub struct LoadBalancer<'t> {
     pub forwarding: Field<Forwarding>,
     pub hash_seed: Field<u64>,
     pub slots: Field<u32>,
+    pub tunnel_sources: List<Given<Prefix>>,
+    pub gue_port: Field<u16>,
+    pub source_addresses: List<Given<IpAddr>>,
+    pub max_flows: Field<u32>,
 }
 
 /// A virtual machine.
@@ -229,6 +239,10 @@ impl LoadBalancer<'_> {
         forwarding: Field::Wrong,
         hash_seed: Field::Wrong,
         slots: Field::Wrong,
+        tunnel_sources: List::UNKNOWN,
+        gue_port: Field::Wrong,
+        source_addresses: List::UNKNOWN,
+        max_flows: Field::Wrong,
     };
 }
 
@@ -244,6 +258,14 @@ fn load_balancer<'n>(reader: &mut Reader<'_>, _: &'static str, node: &'n Node<'n
             reader.number((Code::Syntax, 0..=u64::MAX), key, node)
         }),
         slots: reader.field(&fields, "slots", Optional, slots),
+        tunnel_sources: reader
+            .list(&fields, "tunnel_sources", |reader, node| reader.leaf("tunnel_sources", node).given()),
+        gue_port: reader.field(&fields, "gue_port", Optional, port),
+        source_addresses: reader
+            .list(&fields, "source_addresses", |reader, node| reader.address("source_addresses", node).given()),
+        max_flows: reader.field(&fields, "max_flows", Optional, |reader, key, node| {
+            reader.number((Code::Syntax, FLOWS), key, node)
+        }),
     };
     Field::Given(Given { value, place: fields.place })
 }
@@ -407,6 +429,15 @@ fn backend<'n>(reader: &mut Reader<'_>, node: &'n Node<'n>) -> Option<Backend<'n
             reader.number((Code::WeightRange, WEIGHTS), key, node)
         }),
     })
+}
+
+impl Leaf<'_> for Prefix {
+    const EXPECTED: &'static str = "a prefix";
+
+    fn help(instead_of: &Node<'_>) -> String {
+        let parsed = instead_of.read::<&str>().map_or(Err(NotAPrefix::Other), str::parse::<Self>);
+        parsed.err().unwrap_or(NotAPrefix::Other).to_string()
+    }
 }
 
 impl Leaf<'_> for Forwarding {

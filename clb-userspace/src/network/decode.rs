@@ -19,10 +19,11 @@ use netlink_packet_route::{
 use super::{
     interface::{AttachedProgram, Interface, LinkState, XdpMode},
     neighbour::{Neighbour, NeighbourEntry, NeighbourState},
-    routes::{Action, Prefix, Route, RouteHop},
+    routes::{Action, Route, RouteHop},
     state::Event,
     unresolved::Refusal,
 };
+use crate::prefix::Prefix;
 
 /// The event that a message tells, if it is of concern.
 pub fn decode(message: RouteNetlinkMessage) -> Option<Event> {

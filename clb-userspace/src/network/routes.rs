@@ -6,51 +6,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     sync::Arc,
 };
 
 use super::unresolved::Refusal;
-
-/// A block of addresses. The bits after its length are zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Prefix {
-    address: IpAddr,
-    length: u8,
-}
-
-impl Prefix {
-    /// The prefix of this length that holds the address; a length beyond the address's own is that of the address.
-    pub fn new(address: IpAddr, length: u8) -> Self {
-        let length = length.min(bits(address));
-        let address = match address {
-            IpAddr::V4(address) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
-                Ipv4Addr::from_bits(address.to_bits() & mask).into()
-            }
-            IpAddr::V6(address) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
-                Ipv6Addr::from_bits(address.to_bits() & mask).into()
-            }
-        };
-        Self { address, length }
-    }
-
-    /// The prefix of one address.
-    pub fn host(address: IpAddr) -> Self {
-        Self { address, length: bits(address) }
-    }
-
-    /// Its first address.
-    pub fn address(self) -> IpAddr {
-        self.address
-    }
-
-    /// How many leading bits its addresses share.
-    pub fn length(self) -> u8 {
-        self.length
-    }
-}
+use crate::prefix::Prefix;
 
 /// One route of the main table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +78,7 @@ impl FromIterator<Route> for RouteTable {
         let mut table = Self::default();
         let mut actions = BTreeSet::new();
         for mut route in routes {
-            table.lengths[family(route.prefix.address)].insert(route.prefix.length);
+            table.lengths[family(route.prefix.address())].insert(route.prefix.length());
             if let Some(known) = actions.get(&route.action) {
                 route.action = Action::clone(known);
             } else {
@@ -137,10 +98,6 @@ impl FromIterator<Route> for RouteTable {
     }
 }
 
-fn bits(address: IpAddr) -> u8 {
-    if address.is_ipv4() { 32 } else { 128 }
-}
-
 fn family(address: IpAddr) -> usize {
     usize::from(address.is_ipv6())
 }
@@ -148,23 +105,6 @@ fn family(address: IpAddr) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_prefix_has_no_bits_after_its_length() {
-        let cases = [
-            ("0.0.0.0/0", "203.0.113.9", 0, "0.0.0.0", 0),
-            ("in the middle of a byte", "203.0.113.255", 28, "203.0.113.240", 28),
-            ("one address", "203.0.113.9", 32, "203.0.113.9", 32),
-            ("longer than an address", "203.0.113.9", 64, "203.0.113.9", 32),
-            ("::/0", "2001:db8::1", 0, "::", 0),
-            ("an IPv6 link", "2001:db8:1:2:3:4:5:6", 64, "2001:db8:1:2::", 64),
-            ("one IPv6 address", "2001:db8::1", 128, "2001:db8::1", 128),
-        ];
-        for (name, address, length, expected, expected_length) in cases {
-            let prefix = Prefix::new(address.parse().unwrap(), length);
-            assert_eq!((prefix.address().to_string().as_str(), prefix.length()), (expected, expected_length), "{name}");
-        }
-    }
 
     #[test]
     fn the_longest_prefix_comes_first_and_then_the_lowest_metric() {
