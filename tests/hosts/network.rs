@@ -52,9 +52,6 @@ impl Network {
         for host in [&client, &balancer] {
             lab.plug(&front, host, "eth0").unwrap();
         }
-        for (option, prefix) in [("-4", "198.51.100.2/24"), ("-6", "2001:db8:1::2/64")] {
-            run(&balancer, &format!("ip {option} address add {prefix} dev eth0"));
-        }
         for client_address in (0..CLIENTS).flat_map(|number| [client_v4(number), client_v6(number)]) {
             let length = if client_address.is_ipv4() { 24 } else { 64 };
             run(&client, &format!("ip address add {client_address}/{length} dev eth0"));
@@ -65,9 +62,7 @@ impl Network {
         if arms == Arms::Two {
             lab.plug(&back, &balancer, "eth1").unwrap();
         }
-        let inner = arms.inner_interface();
-        run(&balancer, &format!("ip address add {INNER_V4}/16 dev {inner}"));
-        run(&balancer, &format!("ip address add {INNER_V6}/64 dev {inner}"));
+        address_balancer(&balancer, "eth0", arms.inner_interface());
         let backends = (1..=backends).map(|number| make_backend(&lab, arms, [&front, &back], number));
         let backends = backends.collect();
         let network = Self { lab, arms, front, back, client, balancer, backends, turn: Cell::new(0) };
@@ -176,6 +171,19 @@ impl Arms {
 pub fn flows(client: &Host, source: IpAddr, listener: &Listener, count: u32) -> Outcome {
     let Listener { vip, protocol, .. } = *listener;
     Flows { target: vip, protocol, sources: vec![source], count }.run(client, || {}).unwrap()
+}
+
+/// Gives the load balancer its addresses: toward the clients on one interface, toward the backends on another, or the same.
+pub fn address_balancer(balancer: &Host, outer: &str, inner: &str) {
+    for (interface, addresses) in [
+        (outer, ["198.51.100.2/24".to_owned(), "2001:db8:1::2/64".to_owned()]),
+        (inner, [format!("{INNER_V4}/16"), format!("{INNER_V6}/64")]),
+    ] {
+        for address in addresses {
+            // Of use at once, though the interface may have only just come up.
+            run(balancer, &format!("ip address add {address} dev {interface} nodad"));
+        }
+    }
 }
 
 /// Runs a command of words on a host; it must succeed.

@@ -1,0 +1,48 @@
+//! `clb-vm`: the first process of the virtual machine that `cargo xtask vm` boots, on kernels and drivers that the machine
+//! itself does not have.
+//!
+//! It makes the guest usable, runs a table of checks, reports one line a check over the second serial port, and powers the
+//! guest off. What is not a report goes to the console. A new check is a row in `checks.rs`.
+
+mod boot;
+mod checks;
+mod guest;
+mod report;
+
+#[path = "../hosts/config.rs"]
+#[expect(dead_code, reason = "the tests of hosts make more kinds of files")]
+mod config;
+#[path = "../hosts/network.rs"]
+#[expect(dead_code, reason = "the tests of hosts do more with their network")]
+mod network;
+
+use std::process::{self, ExitCode};
+
+use anyhow::Result;
+use nix::sys::reboot::{RebootMode, reboot};
+
+fn main() -> ExitCode {
+    // As any other process it would power off the machine of whoever tried it.
+    if process::id() != 1 {
+        eprintln!("clb-vm is the first process of a virtual machine\nhelp: `cargo xtask vm` boots it");
+        return ExitCode::from(2);
+    }
+    if let Err(error) = run() {
+        eprintln!("error: {error:#}");
+    }
+    // A first process that ends makes the kernel panic, which ends the guest as well.
+    let Err(error) = reboot(RebootMode::RB_POWER_OFF);
+    eprintln!("error: power off: {error}");
+    ExitCode::FAILURE
+}
+
+fn run() -> Result<()> {
+    boot::mount()?;
+    let mut report = report::Report::open()?;
+    report.check("boots, and loads its modules", boot::load_modules);
+    let mut guest = guest::Guest::default();
+    for check in checks::all() {
+        report.check(&check.name, || (check.run)(&mut guest));
+    }
+    report.end()
+}
