@@ -54,7 +54,7 @@ impl Network {
         }
         for client_address in (0..CLIENTS).flat_map(|number| [client_v4(number), client_v6(number)]) {
             let length = if client_address.is_ipv4() { 24 } else { 64 };
-            run(&client, &format!("ip address add {client_address}/{length} dev eth0"));
+            client.add_address(&format!("{client_address}/{length}"), "eth0").unwrap();
         }
         run(&client, "ip route add 203.0.113.0/24 via 198.51.100.2");
         run(&client, "ip route add 2001:db8:113::/64 via 2001:db8:1::2");
@@ -180,8 +180,7 @@ pub fn address_balancer(balancer: &Host, outer: &str, inner: &str) {
         (inner, [format!("{INNER_V4}/16"), format!("{INNER_V6}/64")]),
     ] {
         for address in addresses {
-            // Of use at once, though the interface may have only just come up.
-            run(balancer, &format!("ip address add {address} dev {interface} nodad"));
+            balancer.add_address(&address, interface).unwrap();
         }
     }
 }
@@ -252,14 +251,14 @@ fn make_backend(lab: &Lab, arms: Arms, [front, back]: [&Host; 2], number: usize)
             "eth1"
         }
     };
-    run(&host, &format!("ip address add {}/16 dev eth0", backend_address(number, true)));
-    run(&host, &format!("ip address add {}/64 dev eth0", backend_address(number, false)));
+    host.add_address(&format!("{}/16", backend_address(number, true)), "eth0").unwrap();
+    host.add_address(&format!("{}/64", backend_address(number, false)), "eth0").unwrap();
     for (option, gateway, vip, client_net) in [
         ("-4", INNER_V4, "203.0.113.10/32", "198.51.100.0/24"),
         ("-6", INNER_V6, "2001:db8:113::10/128", "2001:db8:1::/64"),
     ] {
+        host.add_address(vip, "lo").unwrap();
         for words in [
-            format!("address add {vip} dev lo"),
             format!("route add default via {gateway}"),
             format!("route add {client_net} dev {direct} table {DIRECT}"),
             format!("rule add from {vip} lookup {DIRECT}"),

@@ -53,6 +53,13 @@ impl Host {
         self.enter(|| output(Command::new(program).args(words)))?
     }
 
+    /// Gives an interface an address, such as `192.0.2.1/24`, that sockets can use at once.
+    pub fn add_address(&self, address: &str, device: &str) -> Result<()> {
+        // The kernel looks for duplicates of an IPv6 address some time later, even where it need not, and so long it is of no use.
+        let option = if address.contains(':') { "nodad" } else { "" };
+        self.run(&format!("ip address add {address} dev {device} {option}")).map(drop)
+    }
+
     /// Sets a kernel parameter, such as `net.ipv4.ip_forward`.
     pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
         let file = Path::new("/proc/sys").join(name.replace('.', "/"));

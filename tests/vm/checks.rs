@@ -25,7 +25,7 @@ pub fn all() -> Vec<Check> {
     let mut checks = vec![
         check("has the kernel's VLAN, ipip and fou", |_| has_devices()),
         check("the verifier accepts the program", |_| verify(DropLog::Off)),
-        check("and with --log-drops", |_| verify(DropLog::On)),
+        check("the verifier accepts it with --log-drops", |_| verify(DropLog::On)),
         check("attaches natively to virtio-net", |guest| attached(guest.site()?)),
         check("the host's own traffic passes", |guest| {
             guest.site()?.network.introduce_clients();
