@@ -9,19 +9,26 @@ use clb_userspace::dataplane::{Dataplane, DropLog, Settings};
 use crate::{
     config::Listener,
     guest::{Guest, Site, listeners},
-    network::{run, xdp_programs},
+    network::{run as run_on, xdp_programs},
+    report::Report,
 };
 
-/// A row of the table.
-pub struct Check {
-    pub name: String,
-    pub run: Box<Run>,
+/// Runs them all.
+pub fn run(report: &mut Report) {
+    let mut guest = Guest::default();
+    for Check { name, run } in table() {
+        report.check(&name, || run(&mut guest));
+    }
+}
+
+struct Check {
+    name: String,
+    run: Box<Run>,
 }
 
 type Run = dyn Fn(&mut Guest) -> Result<String>;
 
-/// The table.
-pub fn all() -> Vec<Check> {
+fn table() -> Vec<Check> {
     let mut checks = vec![
         check("has the kernel's VLAN, ipip and fou", |_| has_devices()),
         check("the verifier accepts the program", |_| verify(DropLog::Off)),
@@ -76,11 +83,11 @@ fn attached(Site { network, agent, .. }: &mut Site) -> Result<String> {
     let status = agent.status()?;
     let interface = status.interfaces.first().context("clb is attached somewhere")?;
     ensure!(interface.mode == "native", "clb is attached in {} mode", interface.mode);
-    let driver = run(&network.balancer, "ethtool -i eth0");
+    let driver = run_on(&network.balancer, "ethtool -i eth0");
     let driver = driver.lines().find_map(|line| line.strip_prefix("driver: ")).unwrap_or_default();
     ensure!(driver == "virtio_net", "the driver of eth0 is {driver}");
     // With a queue for each CPU to send by; with fewer queues the driver takes a lock for each packet.
-    let channels = run(&network.balancer, "ethtool -l eth0");
+    let channels = run_on(&network.balancer, "ethtool -l eth0");
     let combined: Vec<_> = channels.lines().filter_map(|line| line.strip_prefix("Combined:")).map(str::trim).collect();
     let cpus = std::thread::available_parallelism()?.get();
     let queues = (cpus * 2).to_string();
@@ -102,7 +109,7 @@ fn counted(Site { network, agent, .. }: &mut Site) -> Result<String> {
     let status = agent.status()?;
     let backends = status.listeners.iter().flat_map(|listener| &listener.backends);
     let sent: u64 = backends.map(|backend| backend.packets + backend.reply_packets).sum();
-    let statistics = run(&network.balancer, "ethtool -S eth0");
+    let statistics = run_on(&network.balancer, "ethtool -S eth0");
     let by_driver: u64 = statistics
         .lines()
         .filter_map(|line| line.split_once("_xdp_tx: "))

@@ -2,11 +2,13 @@
 //! itself does not have.
 //!
 //! It makes the guest usable, runs a table of checks, reports one line a check over the second serial port, and powers the
-//! guest off. What is not a report goes to the console. A new check is a row in `checks.rs`.
+//! guest off. What is not a report goes to the console. A new check is a row in `checks.rs`. Asked to
+//! count, it counts instructions instead (`instructions.rs`).
 
 mod boot;
 mod checks;
 mod guest;
+mod instructions;
 mod report;
 
 #[path = "../hosts/config.rs"]
@@ -15,10 +17,15 @@ mod config;
 #[path = "../hosts/network.rs"]
 #[expect(dead_code, reason = "the tests of hosts do more with their network")]
 mod network;
+#[path = "../bench/scenarios.rs"]
+mod scenarios;
 
-use std::process::{self, ExitCode};
+use std::{
+    env,
+    process::{self, ExitCode},
+};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use nix::sys::reboot::{RebootMode, reboot};
 
 fn main() -> ExitCode {
@@ -40,9 +47,10 @@ fn run() -> Result<()> {
     boot::mount()?;
     let mut report = report::Report::open()?;
     report.check("boots, and loads its modules", boot::load_modules);
-    let mut guest = guest::Guest::default();
-    for check in checks::all() {
-        report.check(&check.name, || (check.run)(&mut guest));
+    match env::args().nth(1).as_deref() {
+        Some("check") => checks::run(&mut report),
+        Some("count") => instructions::count(&mut report),
+        other => bail!("the kernel's command line asks for {other:?}"),
     }
     report.end()
 }

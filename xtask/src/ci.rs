@@ -18,7 +18,7 @@ pub fn run() -> Result<()> {
     steps.run("lint", || lint::all(&workspace, &tools))?;
     steps.run("build", || build::all(&workspace, &tools))?;
     steps.run("demo", || run_command("the demo", &mut demo::command(&workspace)))?;
-    let skipped = steps.run("vm", || vm::all(&workspace))?;
+    let skipped = steps.run("vm", || vm::all(&workspace, vm::Task::Check))?;
     steps.note(&skipped.join("; "));
     eprintln!("\nbefore the tests:\n\n{}", steps.table());
     steps.run("test", || test::tests(&workspace, &[]))?;

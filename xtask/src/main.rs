@@ -45,7 +45,7 @@ enum Task {
     /// Check the format, and run clippy on the agent and on the XDP program
     Lint,
     /// Build, then boot other kernels in virtual machines, and load, attach and forward there
-    Vm,
+    Vm(vm::Arguments),
     /// All of CI: setup, lint, build, demo, vm, test
     Ci,
 }
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Lint => lint::run(),
-        Task::Vm => vm::run(),
+        Task::Vm(arguments) => vm::run(&arguments),
         Task::Ci => ci::run(),
     };
     let Err(error) = done else { return ExitCode::SUCCESS };

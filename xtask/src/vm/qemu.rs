@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use super::Task;
 use super::initramfs::{self, AGENT, EBPF_PROGRAMS};
 use super::kernel::Kernel;
 use crate::machine::QEMU;
@@ -52,28 +53,16 @@ impl Console {
 }
 
 /// Boots the kernel, and waits until the guest has powered itself off.
-pub fn boot(workspace: &Workspace, kernel: &Kernel) -> Result<Boot> {
+pub fn boot(workspace: &Workspace, kernel: &Kernel, task: Task) -> Result<Boot> {
     let folder = workspace.target.join("vm");
     fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
     let initramfs = folder.join(format!("linux-{}.cpio", kernel.series));
     initramfs::write(workspace, kernel, &initramfs)?;
     let console = Console { path: folder.join(format!("linux-{}.console", kernel.series)) };
 
-    let mut command = Command::new("timeout");
-    command.args(["--foreground", "--kill-after=5", &DEADLINE.as_secs().to_string()]);
-    command.args(["unshare", "--net", "sh", "-ec", JOIN_CARDS, "sh", QEMU]);
-    command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-machine", "q35"]);
-    command.args(["-accel", "tcg", "-m", "1G", "-smp", &CPUS.to_string()]);
-    for card in 0..2 {
-        let queues = CPUS * 2;
-        let vectors = queues * 2 + 2;
-        command.arg("-netdev");
-        command.arg(format!("tap,id=card{card},ifname=tap{card},script=no,downscript=no,queues={queues}"));
-        command.arg("-device");
-        command.arg(format!("virtio-net-pci,netdev=card{card},mac=02:00:00:00:01:0{card},mq=on,vectors={vectors}"));
-    }
+    let mut command = qemu(task);
     command.arg("-serial").arg(format!("file:{}", console.path.display())).args(["-serial", "stdio"]);
-    command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&initramfs).args(["-append", &kernel_line()]);
+    command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&initramfs).args(["-append", &kernel_line(task)]);
     let (status, lines) = progress::output(&format!("Linux {}", kernel.release), &mut command)?;
 
     let checks: Vec<_> = lines.iter().filter_map(|line| parse(line)).collect();
@@ -86,9 +75,40 @@ pub fn boot(workspace: &Workspace, kernel: &Kernel) -> Result<Boot> {
     Ok(Boot { checks, end, console })
 }
 
-/// The kernel hands what it does not know to the first process, as its environment.
-fn kernel_line() -> String {
-    format!("console=ttyS0 quiet panic=-1 PATH=/bin CLB_BINARY={AGENT} CLB_EBPF_DIR={EBPF_PROGRAMS}")
+/// QEMU with its CPUs and cards, ended when it takes too long.
+fn qemu(task: Task) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--foreground", "--kill-after=5", &DEADLINE.as_secs().to_string()]);
+    match task {
+        Task::Check => {
+            command.args(["unshare", "--net", "sh", "-ec", JOIN_CARDS, "sh", QEMU]);
+            command.args(["-accel", "tcg", "-smp", &CPUS.to_string()]);
+            let queues = CPUS * 2;
+            let vectors = queues * 2 + 2;
+            for card in 0..2 {
+                let tap = format!("tap,id=card{card},ifname=tap{card},script=no,downscript=no,queues={queues}");
+                let nic =
+                    format!("virtio-net-pci,netdev=card{card},mac=02:00:00:00:01:0{card},mq=on,vectors={vectors}");
+                command.args(["-netdev", &tap, "-device", &nic]);
+            }
+        }
+        // The guest's clock advances by 2^0 nanoseconds with each instruction, and jumps to the next timer when it idles.
+        Task::Count => {
+            command.arg(QEMU).args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-smp", "1"]);
+        }
+    }
+    command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-machine", "q35", "-m", "1G"]);
+    command
+}
+
+/// The kernel hands what it does not know to the first process, as its environment, and what follows
+/// two hyphens as its arguments.
+fn kernel_line(task: Task) -> String {
+    let arguments = match task {
+        Task::Check => "check",
+        Task::Count => "count",
+    };
+    format!("console=ttyS0 quiet panic=-1 PATH=/bin CLB_BINARY={AGENT} CLB_EBPF_DIR={EBPF_PROGRAMS} -- {arguments}")
 }
 
 /// Reads a line of the report, as `tests/vm/report.rs` writes it.

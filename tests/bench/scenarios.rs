@@ -1,10 +1,10 @@
-//! What a packet costs: the real program through `BPF_PROG_TEST_RUN`, beside the two programs that do almost nothing.
+//! The packets whose cost is measured, the program that is to handle each, and one measurement.
 //!
 //! Every scenario runs behind `restore`, which makes each packet the first one of the next flow; without it a test run
-//! would repeat the program on its own output. All scenarios are interleaved in rounds, since machines are noisy and only
-//! figures of one run compare. The floor, `restore` with a program that only passes, is subtracted.
+//! would repeat the program on its own output. The first scenario is the floor: `restore` with a program that only passes.
+//! The benchmark takes it with the machine's clock, and the VM test counts instructions with it.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -25,9 +25,14 @@ use clb_userspace::{
     network::Prefix,
     slots::BackendId,
 };
-use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use etherparse::PacketBuilder;
-use indicatif::ProgressBar;
+
+/// The loaded programs, and what to run them on.
+pub struct Scenarios {
+    bare: Ebpf,
+    all: Vec<Scenario>,
+    dataplane: Dataplane,
+}
 
 /// A packet, and the program that is to handle it.
 struct Scenario {
@@ -37,45 +42,56 @@ struct Scenario {
     verdict: u32,
 }
 
-fn main() -> Result<()> {
-    let mut bare =
-        Ebpf::load_file(ebpf_objects().join("bare")).context("load the bare programs: as root, after a build")?;
-    let [pass, swap] = [load(&mut bare, "pass")?, load(&mut bare, "swap")?];
-    load(&mut bare, "restore")?;
-    let mut dataplane = dataplane()?;
-    let clb = dataplane.xdp()?.fd()?.try_clone()?;
-    describe(&mut dataplane)?;
+impl Scenarios {
+    /// Loads everything.
+    pub fn load() -> Result<Self> {
+        let mut bare =
+            Ebpf::load_file(ebpf_objects().join("bare")).context("load the bare programs: as root, after a build")?;
+        let [pass, swap] = [load(&mut bare, "pass")?, load(&mut bare, "swap")?];
+        load(&mut bare, "restore")?;
+        let mut dataplane = dataplane()?;
+        let clb = dataplane.xdp()?.fd()?.try_clone()?;
 
-    let scenarios = [
-        Scenario { name: "XDP_PASS", program: pass, packet: packet(Tcp, CLIENT, ELSEWHERE), verdict: PASS },
-        Scenario { name: "MAC swap, XDP_TX", program: swap, packet: packet(Tcp, CLIENT, ELSEWHERE), verdict: TX },
-        clb_scenario(&clb, "not for a listener", packet(Tcp, CLIENT, ELSEWHERE), PASS)?,
-        clb_scenario(&clb, "dsr, TCP, IPv4", packet(Tcp, CLIENT, "203.0.113.10:80"), TX)?,
-        clb_scenario(&clb, "dsr, UDP, IPv4", packet(Udp, CLIENT, "203.0.113.10:80"), TX)?,
-        clb_scenario(&clb, "dsr, TCP, IPv6", packet(Tcp, CLIENT_V6, "[2001:db8::10]:80"), TX)?,
-        clb_scenario(&clb, "nat, TCP, IPv4", packet(Tcp, CLIENT, "203.0.113.10:8080"), TX)?,
-        clb_scenario(&clb, "nat, UDP, IPv4", packet(Udp, CLIENT, "203.0.113.10:8080"), TX)?,
-        clb_scenario(&clb, "nat, TCP, IPv6", packet(Tcp, CLIENT_V6, "[2001:db8::10]:8080"), TX)?,
-        clb_scenario(&clb, "nat reply, TCP, IPv4", packet(Tcp, "10.0.1.11:8081", CLIENT), TX)?,
-        clb_scenario(&clb, "nat reply, TCP, IPv6", packet(Tcp, "[fd00::11]:8081", CLIENT_V6), TX)?,
-    ];
-    let mut measured = vec![[const { Vec::new() }; FLOWS.len()]; scenarios.len()];
-    let progress = ProgressBar::new((ROUNDS * scenarios.len() * FLOWS.len()) as u64);
-    for _ in 0..ROUNDS {
-        for (scenario, measured) in scenarios.iter().zip(&mut measured) {
-            for (flows, measured) in FLOWS.iter().zip(measured) {
-                measured.push(measure(&mut bare, scenario, *flows)?);
-                progress.inc(1);
-            }
-        }
+        let all = vec![
+            Scenario { name: "XDP_PASS", program: pass, packet: packet(Tcp, CLIENT, ELSEWHERE), verdict: PASS },
+            Scenario { name: "MAC swap, XDP_TX", program: swap, packet: packet(Tcp, CLIENT, ELSEWHERE), verdict: TX },
+            clb_scenario(&clb, "not for a listener", packet(Tcp, CLIENT, ELSEWHERE), PASS)?,
+            clb_scenario(&clb, "dsr, TCP, IPv4", packet(Tcp, CLIENT, "203.0.113.10:80"), TX)?,
+            clb_scenario(&clb, "dsr, UDP, IPv4", packet(Udp, CLIENT, "203.0.113.10:80"), TX)?,
+            clb_scenario(&clb, "dsr, TCP, IPv6", packet(Tcp, CLIENT_V6, "[2001:db8::10]:80"), TX)?,
+            clb_scenario(&clb, "nat, TCP, IPv4", packet(Tcp, CLIENT, "203.0.113.10:8080"), TX)?,
+            clb_scenario(&clb, "nat, UDP, IPv4", packet(Udp, CLIENT, "203.0.113.10:8080"), TX)?,
+            clb_scenario(&clb, "nat, TCP, IPv6", packet(Tcp, CLIENT_V6, "[2001:db8::10]:8080"), TX)?,
+            clb_scenario(&clb, "nat reply, TCP, IPv4", packet(Tcp, "10.0.1.11:8081", CLIENT), TX)?,
+            clb_scenario(&clb, "nat reply, TCP, IPv6", packet(Tcp, "[fd00::11]:8081", CLIENT_V6), TX)?,
+        ];
+        Ok(Self { bare, all, dataplane })
     }
-    progress.finish_and_clear();
-    print(&scenarios, &mut measured);
-    Ok(())
+
+    /// The scenarios' names, the floor first.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.all.iter().map(|scenario| scenario.name).collect()
+    }
+
+    /// The time per packet of the scenario with this index, with what `restore` costs.
+    pub fn measure(&mut self, scenario: usize, flows: u32, repeat: u32) -> Result<Duration> {
+        measure(&mut self.bare, &self.all[scenario], flows, repeat)
+    }
+
+    /// The size of the program, before and after the kernel's compiler.
+    pub fn describe_program(&mut self) -> Result<String> {
+        let info = self.dataplane.xdp()?.info()?;
+        Ok(format!(
+            "{} instructions verified, {} bytes of BPF ({} instructions), {} bytes of machine code",
+            info.verified_instruction_count().unwrap_or_default(),
+            info.size_translated().unwrap_or_default(),
+            info.size_translated().unwrap_or_default() / 8,
+            info.size_jitted(),
+        ))
+    }
 }
 
-/// Nanoseconds per packet, with what `restore` costs.
-fn measure(bare: &mut Ebpf, scenario: &Scenario, flows: u32) -> Result<f64> {
+fn measure(bare: &mut Ebpf, scenario: &Scenario, flows: u32, repeat: u32) -> Result<Duration> {
     let is_ipv6 = scenario.packet[12..14] == [0x86, 0xdd];
     let mut headers = [0; HEADER_WORDS];
     for (word, bytes) in headers.iter_mut().zip(scenario.packet.chunks_exact(8)) {
@@ -96,55 +112,10 @@ fn measure(bare: &mut Ebpf, scenario: &Scenario, flows: u32) -> Result<f64> {
     Array::try_from(bare.map_mut("TEMPLATE").context("map TEMPLATE")?)?.set(0, template, 0)?;
     ProgramArray::try_from(bare.map_mut("MEASURED").context("map MEASURED")?)?.set(0, &scenario.program, 0)?;
     let restore: &mut Xdp = bare.program_mut("restore").context("program restore")?.try_into()?;
-    let options = TestRunOptions { data_in: Some(&scenario.packet), repeat: REPEAT, ..TestRunOptions::default() };
+    let options = TestRunOptions { data_in: Some(&scenario.packet), repeat, ..TestRunOptions::default() };
     let result = restore.test_run(options)?;
     anyhow::ensure!(result.return_value == scenario.verdict, "{}: verdict {}", scenario.name, result.return_value);
-    Ok(result.duration.as_secs_f64() * 1e9)
-}
-
-fn print(scenarios: &[Scenario], measured: &mut [[Vec<f64>; FLOWS.len()]]) {
-    let minimum = |values: &[f64]| values.iter().copied().fold(f64::INFINITY, f64::min);
-    let median = |values: &mut Vec<f64>| {
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-    let floor: Vec<(f64, f64)> = measured[0].iter_mut().map(|values| (minimum(values), median(values))).collect();
-    let mut table = Table::new();
-    table.load_style(NOTHING);
-    let mut header = vec!["ns per packet, floor subtracted".to_owned()];
-    for flows in FLOWS {
-        header.extend([format!("{flows} flows: minimum"), "median".to_owned()]);
-    }
-    table.set_header(header);
-    for (scenario, measured) in scenarios.iter().zip(measured) {
-        let mut row = vec![scenario.name.to_owned()];
-        for (values, (floor_minimum, floor_median)) in measured.iter_mut().zip(&floor) {
-            row.push(format!("{:.0}", minimum(values) - floor_minimum));
-            row.push(format!("{:.0}", median(values) - floor_median));
-        }
-        table.add_row(row);
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    println!("{table}");
-    for (flows, (minimum, median)) in FLOWS.iter().zip(&floor) {
-        println!("floor at {flows} flows (restore and XDP_PASS): minimum {minimum:.0}, median {median:.0}");
-    }
-    println!("{ROUNDS} interleaved rounds of {REPEAT} packets each");
-}
-
-/// The size of the program, before and after the kernel's compiler.
-fn describe(dataplane: &mut Dataplane) -> Result<()> {
-    let info = dataplane.xdp()?.info()?;
-    println!(
-        "program: {} instructions verified, {} bytes of BPF ({} instructions), {} bytes of machine code",
-        info.verified_instruction_count().unwrap_or_default(),
-        info.size_translated().unwrap_or_default(),
-        info.size_translated().unwrap_or_default() / 8,
-        info.size_jitted(),
-    );
-    Ok(())
+    Ok(result.duration)
 }
 
 fn clb_scenario(program: &ProgramFd, name: &'static str, packet: Vec<u8>, verdict: u32) -> Result<Scenario> {
@@ -208,10 +179,6 @@ fn packet(protocol: Protocol, from: &str, to: &str) -> Vec<u8> {
 const CLIENT: &str = "198.51.100.10:40000";
 const CLIENT_V6: &str = "[2001:db8:ffff::10]:40000";
 const ELSEWHERE: &str = "192.0.2.7:80";
-/// One flow, and as many as there are in a busy minute.
-const FLOWS: [u32; 2] = [1, 1 << 20];
-const ROUNDS: usize = 9;
-const REPEAT: u32 = 1_000_000;
 const LOOPBACK: u32 = 1;
 const PASS: u32 = 2;
 const TX: u32 = 3;
