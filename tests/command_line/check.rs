@@ -1,8 +1,13 @@
 //! `clb check`: exit status 0 without errors, 1 with errors, 2 if a file could not be read.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs::{self, File, Permissions},
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    path::PathBuf,
+};
 
 use clb_tests::repository;
+use nix::unistd::Uid;
 
 use crate::transcript::{assert_transcript, command};
 
@@ -23,11 +28,17 @@ fn transcripts_of_check() {
         ("check-missing-json", "check --format json no-such.yaml weight-range.yaml"),
         ("check-missing-among-others", "check weight-range.yaml no-such.yaml good.yaml"),
         ("check-folder", "check ."),
+        ("check-stdin-twice", "check - good.yaml -"),
+        ("check-several-broken", "check dsr-port.yaml zone-mismatch.yaml"),
         ("check-below-a-file", "check good.yaml/good.yaml"),
         ("check-nothing-in-it", "check /dev/null"),
         ("check-endless", "check /dev/zero"),
         ("run-error", "run --config weight-range.yaml"),
         ("run-missing", "run --config no-such.yaml"),
+        ("run-stdin", "run --config -"),
+        ("bindable-broken", "bindable dsr-port.yaml"),
+        ("plan-broken", "plan good.yaml dsr-port.yaml"),
+        ("plan-stdin-twice", "plan - -"),
     ] {
         assert_transcript(name, &corpus(), words, b"");
     }
@@ -40,6 +51,7 @@ fn transcripts_of_standard_input() {
         ("check-stdin-good", "check -", read("good.yaml")),
         ("check-stdin-error", "check -", read("port-range.yaml")),
         ("check-stdin-error-json", "check --format json -", read("port-range.yaml")),
+        ("check-pipe-with-a-name", "check /dev/stdin", read("port-range.yaml")),
         ("check-stdin-not-closed", "check -", b"version: [\n".to_vec()),
         ("check-stdin-empty", "check -", Vec::new()),
         ("check-stdin-not-text", "check -", b"version: 1\n# \xff\n".to_vec()),
@@ -47,6 +59,36 @@ fn transcripts_of_standard_input() {
     ] {
         assert_transcript(name, &corpus(), words, &input);
     }
+}
+
+/// Without the capability to read everything, as a user has it.
+#[test]
+fn a_file_that_may_not_be_read_is_told_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    fs::write(folder.path().join("secret.yaml"), "version: 1").unwrap();
+    fs::set_permissions(folder.path().join("secret.yaml"), Permissions::from_mode(0o000)).unwrap();
+    let mut check = command(folder.path(), "check secret.yaml");
+    if Uid::effective().is_root() {
+        check.uid(NOBODY);
+    }
+    let output = check.output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        said,
+        "error: cannot read secret.yaml: Permission denied (os error 13)\nhelp: `ls -l` shows who may read it\n"
+    );
+}
+
+/// What cannot be read at all, given as standard input.
+#[test]
+fn standard_input_that_cannot_be_read_is_told_by_its_name() {
+    let folder = File::open(corpus()).unwrap();
+    let output = command(&corpus(), "check -").stdin(folder).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with("error: cannot read <stdin>: Is a directory") && said.contains("\nhelp: "), "{said}");
 }
 
 /// The examples are good, all at once.
@@ -67,3 +109,5 @@ fn the_examples_have_no_problems() {
 fn corpus() -> PathBuf {
     repository().join("clb-userspace/tests/config")
 }
+
+const NOBODY: u32 = 65534;
