@@ -8,7 +8,8 @@ use clb_userspace::dataplane::{Dataplane, DropLog, Settings};
 
 use crate::{
     config::Listener,
-    guest::{Guest, Site, listeners},
+    connection::Connection,
+    guest::{Guest, Site, listeners, transfers},
     network::{run as run_on, xdp_programs},
     report::Report,
 };
@@ -42,6 +43,13 @@ fn table() -> Vec<Check> {
     for listener in listeners() {
         let name = format!("forwards {}", listener.name);
         checks.push(check(&name, move |guest| forwarded(guest.site()?, &listener)));
+    }
+    for listener in transfers() {
+        let name = format!("forwards {}", listener.name);
+        checks.push(check(&name, move |guest| {
+            Connection::open(&guest.site()?.network.client, listener.vip).exchange(TRANSFER);
+            Ok(format!("{TRANSFER} bytes there and back at the same time"))
+        }));
     }
     checks.push(check("the card's driver sent what clb counted", |guest| counted(guest.site()?)));
     checks.push(check("ends, and leaves nothing attached", |guest| ended(guest.site()?)));
@@ -137,3 +145,4 @@ fn untainted() -> Result<String> {
 }
 
 const FLOWS: u32 = 100;
+const TRANSFER: usize = 1_000_000;

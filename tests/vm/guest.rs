@@ -5,10 +5,11 @@
 //! back, and the driver hands it to the XDP program.
 
 use anyhow::{Context as _, Result, bail};
-use clb_tests::{Agent, Servers};
+use clb_tests::{Agent, Protocol, Servers};
 
 use crate::{
     config::{Listener, every_kind},
+    connection::EchoServer,
     network::{Arms, Network, address_balancer, run},
 };
 
@@ -23,7 +24,7 @@ pub struct Guest {
 pub struct Site {
     pub network: Network,
     pub agent: Agent,
-    _servers: Vec<Servers>,
+    _servers: (Vec<Servers>, Vec<EchoServer>),
 }
 
 impl Guest {
@@ -42,9 +43,14 @@ impl Site {
     fn start() -> Self {
         let network = Network::new(Arms::One, BACKENDS);
         plug_in_cards(&network);
-        let listeners = listeners();
-        let servers = network.serve(&listeners);
-        let agent = network.start(&network.file(&listeners), &["--xdp-mode", "native"]);
+        let (lines, transfers) = (listeners(), transfers());
+        let servers = network.serve(&lines);
+        let echo_servers = transfers.iter().flat_map(|listener| {
+            let backends = listener.backends().zip(&network.backends);
+            backends.map(|((_, backend, _), host)| EchoServer::start(host, listener.server_address(backend)))
+        });
+        let servers = (servers, echo_servers.collect());
+        let agent = network.start(&network.file(&[lines, transfers].concat()), &["--xdp-mode", "native"]);
         Self { network, agent, _servers: servers }
     }
 }
@@ -52,6 +58,18 @@ impl Site {
 /// Every listener that there can be.
 pub fn listeners() -> Vec<Listener> {
     every_kind(BACKENDS)
+}
+
+/// The listeners with a connection, on other ports: their backends send back what they get.
+pub fn transfers() -> Vec<Listener> {
+    let mut listeners = listeners();
+    listeners.retain(|listener| listener.protocol == Protocol::Tcp);
+    for listener in &mut listeners {
+        listener.name += "-transfer";
+        listener.vip.set_port(listener.vip.port() + OTHER_PORTS);
+        listener.backend_port += OTHER_PORTS;
+    }
+    listeners
 }
 
 /// Puts the cards in the place of the veth pair between the load balancer and the switch.
@@ -73,3 +91,4 @@ fn plug_in_cards(Network { balancer, front, client, backends, .. }: &Network) {
 }
 
 const BACKENDS: usize = 3;
+const OTHER_PORTS: u16 = 1_000;

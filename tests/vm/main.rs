@@ -14,6 +14,8 @@ mod report;
 #[path = "../hosts/config.rs"]
 #[expect(dead_code, reason = "the tests of hosts make more kinds of files")]
 mod config;
+#[path = "../hosts/connection.rs"]
+mod connection;
 #[path = "../hosts/network.rs"]
 #[expect(dead_code, reason = "the tests of hosts do more with their network")]
 mod network;

@@ -89,7 +89,7 @@ fn boot(workspace: &Workspace, kernel: &Kernel, task: Task) -> Result<Vec<String
             [outcome.to_owned(), check.name.clone(), check.said.clone(), spoken(check.time)]
         })
         .collect();
-    eprint!("\n{}", aligned(&rows));
+    println!("\n{}", aligned(&rows).trim_end());
     eprintln!("  Linux {}: {}\n", kernel.release, spoken(started.elapsed()));
 
     let failed = checks.iter().filter(|check| check.outcome == Outcome::Failed);
