@@ -20,6 +20,9 @@ pub fn run(report: &mut Report) {
     for Check { name, run } in table() {
         report.check(&name, || run(&mut guest));
     }
+    if report.has_failures() {
+        eprintln!("--- the end of clb's log\n{}", guest.agent_log());
+    }
 }
 
 struct Check {

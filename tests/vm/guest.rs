@@ -4,6 +4,8 @@
 //! of the switch that all other hosts are plugged into: what they exchange with the load balancer leaves the guest and comes
 //! back, and the driver hands it to the XDP program.
 
+use std::process::Command;
+
 use anyhow::{Context as _, Result, bail};
 use clb_tests::{Agent, Protocol, Servers};
 
@@ -36,6 +38,11 @@ impl Guest {
             self.site = Some(Site::start());
         }
         self.site.as_mut().context("just made")
+    }
+
+    /// What the agent said, for whoever looks for the cause of a failure.
+    pub fn agent_log(&self) -> String {
+        self.site.as_ref().map_or_else(|| "the agent did not start".to_owned(), |site| site.agent.log_tail(LOG_LINES))
     }
 }
 
@@ -76,10 +83,9 @@ pub fn transfers() -> Vec<Listener> {
 fn plug_in_cards(Network { balancer, front, client, backends, .. }: &Network) {
     run(balancer, "ip link delete eth0");
     for (card, host, wanted) in [("eth0", balancer, "eth0"), ("eth1", front, "card")] {
-        let words = format!("ip link set {card} netns {} name {wanted}", host.namespace());
-        let [program, arguments @ ..] = &*words.split(' ').collect::<Vec<_>>() else { return };
-        let status = std::process::Command::new(program).args(arguments).status();
-        assert!(status.is_ok_and(|status| status.success()), "{words}");
+        let mut command = Command::new("ip");
+        let status = command.args(["link", "set", card, "netns", host.namespace(), "name", wanted]).status();
+        assert!(status.is_ok_and(|status| status.success()), "{command:?}");
     }
     run(front, "ip link set card up master bridge");
     run(balancer, "ip link set eth0 up");
@@ -92,3 +98,4 @@ fn plug_in_cards(Network { balancer, front, client, backends, .. }: &Network) {
 
 const BACKENDS: usize = 3;
 const OTHER_PORTS: u16 = 1_000;
+const LOG_LINES: usize = 40;

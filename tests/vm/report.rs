@@ -15,12 +15,13 @@ use anyhow::{Context as _, Result, anyhow};
 /// The line to the host.
 pub struct Report {
     port: File,
+    failures: usize,
 }
 
 impl Report {
     pub fn open() -> Result<Self> {
         let port = File::options().write(true).open(PORT).with_context(|| format!("open {PORT}"))?;
-        Ok(Self { port })
+        Ok(Self { port, failures: 0 })
     }
 
     /// Runs a check and reports what it says, or why it failed; a panic is a failure.
@@ -33,12 +34,17 @@ impl Report {
         let (outcome, said) = match done {
             Ok(said) => ("ok", said),
             Err(error) => {
+                self.failures += 1;
                 eprintln!("{name}: {error:?}");
                 ("failed", format!("{error:#}"))
             }
         };
         let said = said.lines().next().unwrap_or_default();
         self.line(&format!("{name}\t{outcome}\t{}\t{said}", started.elapsed().as_millis()));
+    }
+
+    pub fn has_failures(&self) -> bool {
+        self.failures > 0
     }
 
     /// Says that all checks were run.

@@ -3,7 +3,7 @@
 //!
 //! Programs are this machine's own: the same files as in every other test, on another kernel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ impl Files {
         let folders =
             self.0.keys().flat_map(|path| Path::new(path).ancestors().skip(1)).filter(|path| *path != Path::new("/"));
         // Sorted, a folder comes before what is in it.
-        let folders: std::collections::BTreeSet<_> = folders.collect();
+        let folders: BTreeSet<_> = folders.collect();
         let entries = folders.iter().map(|folder| (folder.display().to_string(), ModeFileType::Directory, &[][..]));
         let files = self.0.iter().map(|(path, content)| (path.clone(), ModeFileType::Regular, content.as_slice()));
         for (path, kind, content) in entries.chain(files) {

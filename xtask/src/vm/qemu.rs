@@ -101,8 +101,7 @@ fn qemu(task: Task) -> Command {
     command
 }
 
-/// The kernel hands what it does not know to the first process, as its environment, and what follows
-/// two hyphens as its arguments.
+/// The kernel hands what it does not know to the first process, as its environment, and what follows two hyphens as its arguments.
 fn kernel_line(task: Task) -> String {
     let arguments = match task {
         Task::Check => "check",
