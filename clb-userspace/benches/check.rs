@@ -1,45 +1,103 @@
 //! What checking a configuration costs, and how that grows: `cargo bench -p clb-userspace --bench check`.
 //!
-//! Files of 1,000 to 500,000 bindings in the layouts that people and tools write. CPU time is the kernel's count for the one
-//! thread, the least of three runs; the peak of memory is reset before each file and has the text and the result in it.
+//! First files of 1,000 to 500,000 bindings in the layouts that people and tools write, then files that mean harm, each just
+//! below the largest file that is read. Every row is a process of its own, so that the peak of memory is the row's. It has the
+//! text and the result in it; CPU time is of the check alone, the kernel's count for the one thread, the least of three runs.
 
-use std::{fmt::Write as _, fs, hint::black_box};
+use std::{env, fmt::Write as _, fs, hint::black_box, process::Command};
 
 use clb_userspace::config::load;
 
-const LAYOUTS: [(&str, &str, &str); 3] = [
-    ("one line", "      - {cvm: ", ", port: 80, weight: 10}\n"),
-    ("two lines", "      - cvm: ", "\n        port: 80\n"),
-    ("three lines", "      - cvm: ", "\n        port: 80\n        weight: 10\n"),
+/// A file to check, by its name and its size.
+type Row = (&'static str, usize, fn(usize) -> String);
+
+const ROWS: &[Row] = &[
+    ("one line each", 1_000, one_line),
+    ("one line each", 10_000, one_line),
+    ("one line each", 100_000, one_line),
+    ("one line each", 500_000, one_line),
+    ("two lines each", 1_000, two_lines),
+    ("two lines each", 10_000, two_lines),
+    ("two lines each", 100_000, two_lines),
+    ("two lines each", 500_000, two_lines),
+    ("three lines each", 1_000, three_lines),
+    ("three lines each", 10_000, three_lines),
+    ("three lines each", 100_000, three_lines),
+    ("three lines each", 500_000, three_lines),
+    ("a file that is too large", 100_000_000, |bytes| "a".repeat(bytes)),
+    ("nesting", 10_000, |depth| "[".repeat(depth)),
+    ("nesting, all of a file", LARGEST, |depth| "[".repeat(depth)),
+    ("billion laughs", 9, laughs),
+    ("NUL bytes", LARGEST, |bytes| "\0".repeat(bytes)),
+    ("list of tiny values", LARGEST / 4, |items| "- a\n".repeat(items)),
+    ("flow list of tiny values", LARGEST / 2, |items| format!("[{}", "a,".repeat(items))),
+    ("one mapping of keys", LARGEST / 12, |keys| {
+        (0..keys).fold(String::new(), |text, key| text + &format!("k{key}: 1\n"))
+    }),
+    ("the same key again", LARGEST / 5, |keys| "k: 1\n".repeat(keys)),
+    ("anchors", LARGEST / 12, |items| (0..items).fold(String::new(), |text, item| text + &format!("- &a{item} b\n"))),
+    ("a wrong listener again", LARGEST / 12, |items| "listeners:\n".to_owned() + &"  - {a: 1}\n".repeat(items)),
+    ("one scalar", LARGEST, |bytes| "a".repeat(bytes)),
+    ("one comment", LARGEST, |bytes| format!("#{}", "a".repeat(bytes - 1))),
+    ("one quoted scalar", LARGEST, |bytes| format!("\"{}", "a".repeat(bytes - 1))),
+    ("empty lines", LARGEST, |bytes| "\n".repeat(bytes)),
 ];
-/// Listeners, and backends of each.
-const SIZES: [(usize, usize); 4] = [(10, 100), (100, 100), (200, 500), (1000, 500)];
+
+/// Just below what is read at all.
+const LARGEST: usize = (64 << 20) - 64;
 
 fn main() {
-    println!("{:<12} {:>10} {:>8} {:>10} {:>12}", "layout", "bindings", "MB", "CPU ms", "peak MiB");
-    for (layout, before, after) in LAYOUTS {
-        for (listeners, backends) in SIZES {
-            let text = topology(listeners, backends, before, after);
-            // 5 resets the peak (proc(5)); without leave to do so it is the peak of all files so far.
-            let _ = fs::write("/proc/self/clear_refs", "5");
-            let nanoseconds = (0..3).map(|_| check(&text)).min().expect("three runs");
-            let megabytes = text.len() as f64 / 1e6;
-            let milliseconds = nanoseconds as f64 / 1e6;
-            let bindings = listeners * backends;
-            println!("{layout:<12} {bindings:>10} {megabytes:>8.1} {milliseconds:>10.1} {:>12}", peak_mebibytes());
-        }
+    // A row's own process.
+    if let Some(row) =
+        env::var("CLB_BENCH_ROW").ok().and_then(|row| row.parse().ok()).and_then(|row: usize| ROWS.get(row))
+    {
+        let (name, size, make) = row;
+        measure(name, *size, &make(*size));
+        return;
+    }
+    println!("{:<26} {:>11} {:>8} {:>10} {:>10}  outcome", "file", "size", "MB", "CPU ms", "peak MiB");
+    let program = env::current_exe().expect("this program");
+    for row in 0..ROWS.len() {
+        let status = Command::new(&program).env("CLB_BENCH_ROW", row.to_string()).status().expect("run this program");
+        assert!(status.success(), "row {row} failed");
     }
 }
 
-fn check(text: &str) -> u64 {
+fn measure(name: &str, size: usize, text: &str) {
+    let mut outcome = String::new();
+    let nanoseconds = (0..3).map(|_| check(text, &mut outcome)).min().expect("three runs");
+    let megabytes = text.len() as f64 / 1e6;
+    let milliseconds = nanoseconds as f64 / 1e6;
+    println!("{name:<26} {size:>11} {megabytes:>8.1} {milliseconds:>10.1} {:>10}  {outcome}", peak_mebibytes());
+}
+
+fn check(text: &str, outcome: &mut String) -> u64 {
     let before = cpu_nanoseconds();
-    let loaded = load("bench.yaml", text.as_bytes()).expect("a file that keeps all rules");
+    let loaded = load("bench.yaml", text.as_bytes());
     let after = cpu_nanoseconds();
-    black_box(loaded);
+    *outcome = match &loaded {
+        Ok(_) => "good".to_owned(),
+        Err(problems) => problems.to_string(),
+    };
+    black_box(loaded).ok();
     after - before
 }
 
-fn topology(listeners: usize, backends: usize, before: &str, after: &str) -> String {
+fn one_line(bindings: usize) -> String {
+    topology(bindings, "      - {cvm: ", ", port: 80, weight: 10}\n")
+}
+
+fn two_lines(bindings: usize) -> String {
+    topology(bindings, "      - cvm: ", "\n        port: 80\n")
+}
+
+fn three_lines(bindings: usize) -> String {
+    topology(bindings, "      - cvm: ", "\n        port: 80\n        weight: 10\n")
+}
+
+/// Listeners of 500 backends each, or of 100 in small files.
+fn topology(bindings: usize, before: &str, after: &str) -> String {
+    let backends = if bindings < 100_000 { 100 } else { 500 };
     let mut text =
         "version: 1\nload_balancer: {id: lb, vpc: v, interfaces: [eth0], forwarding: dsr}\ncvms:\n".to_owned();
     for backend in 0..backends {
@@ -52,12 +110,22 @@ fn topology(listeners: usize, backends: usize, before: &str, after: &str) -> Str
         let _ = writeln!(text, "attached_to: ins-{backend}, primary_ip: {address}}}");
     }
     text += "listeners:\n";
-    for listener in 0..listeners {
+    for listener in 0..bindings / backends {
         let vip = format!("203.0.{}.{}", listener >> 8, listener & 255);
         let _ = write!(text, "  - name: l{listener}\n    vip: {vip}\n    protocol: tcp\n    port: 80\n    backends:\n");
         for backend in 0..backends {
             let _ = write!(text, "{before}ins-{backend}{after}");
         }
+    }
+    text
+}
+
+/// Each line ten aliases of the one before.
+fn laughs(lines: usize) -> String {
+    let mut text = "l0: &l0 ha\n".to_owned();
+    for line in 1..=lines {
+        let aliases = vec![format!("*l{}", line - 1); 10].join(", ");
+        let _ = writeln!(text, "l{line}: &l{line} [{aliases}]");
     }
     text
 }

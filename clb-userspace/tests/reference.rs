@@ -7,7 +7,7 @@ use std::{env, fs, path::Path};
 use clb_common::DropReason;
 use clb_userspace::config::{
     Code, Config, Seconds, Severity,
-    keys::{Absence, BACKEND, CVM, ENI, FILE, HEALTH_CHECK, LISTENER, LOAD_BALANCER, Section, Value},
+    keys::{Absence, BACKEND, CVM, ENI, FILE, HEALTH_CHECK, Key, LISTENER, LOAD_BALANCER, Section, Value},
     load, schema,
 };
 use serde_json::Value as Json;
@@ -175,8 +175,7 @@ fn the_schema_refuses_what_the_reader_refuses() {
 #[test]
 fn defaults_are_as_the_table_says() {
     let default = |section: &Section, name: &str| {
-        let key = section.keys.iter().find(|key| key.name == name).expect("a key of the table");
-        let Absence::Is(value) = key.default else { panic!("{name} has no default of its own") };
+        let Absence::Is(value) = key(section, name).default else { panic!("{name} has no default of its own") };
         format!("{name}: {value}")
     };
     let config = |text: &str| -> Config {
@@ -208,4 +207,18 @@ fn defaults_are_as_the_table_says() {
         assert!(checked.contains(from), "{name}");
         assert_eq!(config(&checked.replacen(from, &to, 1)), config(&without), "{name}");
     }
+    for name in ["drain", "idle_timeout"] {
+        let Absence::Said(words) = key(&LISTENER, name).default else { panic!("{name} has one default") };
+        let (tcp, udp) = words.split_once(", ").expect("one for each protocol");
+        for (said, title, protocol) in [(tcp, "TCP", "tcp"), (udp, "UDP", "udp")] {
+            let value = said.strip_suffix(&format!("` for {title}")).and_then(|said| said.strip_prefix('`'));
+            let without = MINIMAL.replacen("protocol: tcp", &format!("protocol: {protocol}"), 1);
+            let line = format!("port: 80\n    {name}: {}\n", value.expect("`VALUE` for PROTOCOL"));
+            assert_eq!(config(&without.replacen("port: 80\n", &line, 1)), config(&without), "{name} for {protocol}");
+        }
+    }
+}
+
+fn key<'s>(section: &'s Section, name: &str) -> &'s Key {
+    section.keys.iter().find(|key| key.name == name).expect("a key of the table")
 }

@@ -1,6 +1,9 @@
 //! `clb check`: exit status 0 without errors, 1 with errors, 2 if a file could not be read.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+};
 
 use clb_tests::repository;
 
@@ -23,11 +26,19 @@ fn transcripts_of_check() {
         ("check-missing-json", "check --format json no-such.yaml weight-range.yaml"),
         ("check-missing-among-others", "check weight-range.yaml no-such.yaml good.yaml"),
         ("check-folder", "check ."),
+        ("check-stdin-twice", "check - good.yaml -"),
+        ("check-several-broken", "check dsr-port.yaml zone-mismatch.yaml"),
+        // One that the kernel lets nobody read, not even root.
+        ("check-not-readable", "check /sys/bus/platform/drivers_probe"),
         ("check-below-a-file", "check good.yaml/good.yaml"),
         ("check-nothing-in-it", "check /dev/null"),
         ("check-endless", "check /dev/zero"),
         ("run-error", "run --config weight-range.yaml"),
         ("run-missing", "run --config no-such.yaml"),
+        ("run-stdin", "run --config -"),
+        ("bindable-broken", "bindable dsr-port.yaml"),
+        ("plan-broken", "plan good.yaml dsr-port.yaml"),
+        ("plan-stdin-twice", "plan - -"),
     ] {
         assert_transcript(name, &corpus(), words, b"");
     }
@@ -40,6 +51,7 @@ fn transcripts_of_standard_input() {
         ("check-stdin-good", "check -", read("good.yaml")),
         ("check-stdin-error", "check -", read("port-range.yaml")),
         ("check-stdin-error-json", "check --format json -", read("port-range.yaml")),
+        ("check-pipe-with-a-name", "check /dev/stdin", read("port-range.yaml")),
         ("check-stdin-not-closed", "check -", b"version: [\n".to_vec()),
         ("check-stdin-empty", "check -", Vec::new()),
         ("check-stdin-not-text", "check -", b"version: 1\n# \xff\n".to_vec()),
@@ -47,6 +59,16 @@ fn transcripts_of_standard_input() {
     ] {
         assert_transcript(name, &corpus(), words, &input);
     }
+}
+
+/// What cannot be read at all, given as standard input.
+#[test]
+fn standard_input_that_cannot_be_read_is_told_by_its_name() {
+    let folder = File::open(corpus()).unwrap();
+    let output = command(&corpus(), "check -").stdin(folder).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with("error: cannot read <stdin>: Is a directory") && said.contains("\nhelp: "), "{said}");
 }
 
 /// The examples are good, all at once.

@@ -5,7 +5,9 @@
 
 mod binary;
 mod check;
+mod generate;
 mod output;
+mod readme;
 mod status;
 mod transcript;
 mod usage;

@@ -48,10 +48,10 @@ impl Network {
 
         for plan in &PLANS {
             for address in plan.clients() {
-                plan.run(&client, &format!("address add {} dev eth0", plan.in_client_net(address)))?;
+                client.add_address(&plan.in_client_net(address), "eth0")?;
             }
-            plan.run(&load_balancer, &format!("address add {} dev eth0", plan.in_client_net(plan.load_balancer)))?;
-            plan.run(&load_balancer, &format!("address add {} dev eth0", plan.in_vpc(plan.load_balancer_in_vpc)))?;
+            load_balancer.add_address(&plan.in_client_net(plan.load_balancer), "eth0")?;
+            load_balancer.add_address(&plan.in_vpc(plan.load_balancer_in_vpc), "eth0")?;
         }
         for vip in cloud.vips() {
             let plan = Plan::of(vip);
@@ -171,8 +171,7 @@ fn configure_cvm(host: &Host, cvm: &Cvm, cloud: &Cloud) -> Result<()> {
     for (number, Interface { device, addresses }) in cvm.interfaces.iter().enumerate() {
         let table = FIRST_TABLE + number;
         for &address in addresses {
-            let plan = Plan::of(address);
-            plan.run(host, &format!("address add {} dev {device}", plan.in_vpc(address)))?;
+            host.add_address(&Plan::of(address).in_vpc(address), device)?;
         }
         for plan in &PLANS {
             if addresses.iter().any(|address| address.is_ipv4() == plan.load_balancer.is_ipv4()) {
@@ -195,7 +194,7 @@ fn configure_cvm(host: &Host, cvm: &Cvm, cloud: &Cloud) -> Result<()> {
             listener.mode == Mode::Dsr && listener.vip == vip && backend.cvm == cvm.id
         };
         if cloud.backends().any(holds) {
-            Plan::of(vip).run(host, &format!("address add {vip} dev lo"))?;
+            host.add_address(&vip.to_string(), "lo")?;
         }
     }
     Ok(())

@@ -3,36 +3,47 @@
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
 use clb_tests::Host;
-use tokio::{
-    io,
-    net::TcpListener,
-    runtime::{Builder, Runtime},
-};
+use tokio::{io, net::TcpListener, runtime::Builder, sync::oneshot};
 
 /// A running server, until dropped.
 pub struct EchoServer {
-    _runtime: Runtime,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl EchoServer {
     pub fn start(host: &Host, address: SocketAddr) -> Self {
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let listener = host.enter(|| runtime.block_on(TcpListener::bind(address))).unwrap().unwrap();
-        runtime.spawn(async move {
-            while let Ok((mut connection, _)) = listener.accept().await {
-                tokio::spawn(async move {
-                    let (mut from, mut to) = connection.split();
-                    // A connection that breaks is the client's to report.
-                    let _ = io::copy(&mut from, &mut to).await;
-                });
-            }
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::spawn(move || {
+            runtime.spawn(serve(listener));
+            // Told to stop, or forgotten: either way the runtime ends with this thread, and all connections with it.
+            let _ = runtime.block_on(stopped);
         });
-        Self { _runtime: runtime }
+        Self { stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for EchoServer {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+async fn serve(listener: TcpListener) {
+    while let Ok((mut connection, _)) = listener.accept().await {
+        tokio::spawn(async move {
+            let (mut from, mut to) = connection.split();
+            // A connection that breaks is the client's to report.
+            let _ = io::copy(&mut from, &mut to).await;
+        });
     }
 }
 

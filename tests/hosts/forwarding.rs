@@ -5,7 +5,7 @@ use clb_tests::{Agent, Status};
 use crate::{
     config::{Listener, every_kind},
     connection::{Connection, EchoServer},
-    network::{Arms, Network, run, xdp_programs},
+    network::{Arms, Network, address_balancer, run, xdp_programs},
 };
 
 #[test]
@@ -133,13 +133,7 @@ fn where_native_is_impossible_auto_falls_back_and_says_why() {
         make(&network);
         run(&network.balancer, "ip address flush dev eth0 scope global");
         run(&network.balancer, &format!("ip link set {interface} up"));
-        for address in ["198.51.100.2/24", "10.0.0.2/16"] {
-            run(&network.balancer, &format!("ip address add {address} dev {interface}"));
-        }
-        for address in ["2001:db8:1::2/64", "fd00:10::2/64"] {
-            // Of use at once, though the interface has only just come up.
-            run(&network.balancer, &format!("ip address add {address} dev {interface} nodad"));
-        }
+        address_balancer(&network.balancer, interface, interface);
         network.introduce_clients();
         let listeners = every_kind(BACKENDS);
         let _servers = network.serve(&listeners);

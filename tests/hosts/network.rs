@@ -52,12 +52,9 @@ impl Network {
         for host in [&client, &balancer] {
             lab.plug(&front, host, "eth0").unwrap();
         }
-        for (option, prefix) in [("-4", "198.51.100.2/24"), ("-6", "2001:db8:1::2/64")] {
-            run(&balancer, &format!("ip {option} address add {prefix} dev eth0"));
-        }
         for client_address in (0..CLIENTS).flat_map(|number| [client_v4(number), client_v6(number)]) {
             let length = if client_address.is_ipv4() { 24 } else { 64 };
-            run(&client, &format!("ip address add {client_address}/{length} dev eth0"));
+            client.add_address(&format!("{client_address}/{length}"), "eth0").unwrap();
         }
         run(&client, "ip route add 203.0.113.0/24 via 198.51.100.2");
         run(&client, "ip route add 2001:db8:113::/64 via 2001:db8:1::2");
@@ -65,9 +62,7 @@ impl Network {
         if arms == Arms::Two {
             lab.plug(&back, &balancer, "eth1").unwrap();
         }
-        let inner = arms.inner_interface();
-        run(&balancer, &format!("ip address add {INNER_V4}/16 dev {inner}"));
-        run(&balancer, &format!("ip address add {INNER_V6}/64 dev {inner}"));
+        address_balancer(&balancer, "eth0", arms.inner_interface());
         let backends = (1..=backends).map(|number| make_backend(&lab, arms, [&front, &back], number));
         let backends = backends.collect();
         let network = Self { lab, arms, front, back, client, balancer, backends, turn: Cell::new(0) };
@@ -178,6 +173,18 @@ pub fn flows(client: &Host, source: IpAddr, listener: &Listener, count: u32) -> 
     Flows { target: vip, protocol, sources: vec![source], count }.run(client, || {}).unwrap()
 }
 
+/// Gives the load balancer its addresses: toward the clients on one interface, toward the backends on another, or the same.
+pub fn address_balancer(balancer: &Host, outer: &str, inner: &str) {
+    for (interface, addresses) in [
+        (outer, ["198.51.100.2/24".to_owned(), "2001:db8:1::2/64".to_owned()]),
+        (inner, [format!("{INNER_V4}/16"), format!("{INNER_V6}/64")]),
+    ] {
+        for address in addresses {
+            balancer.add_address(&address, interface).unwrap();
+        }
+    }
+}
+
 /// Runs a command of words on a host; it must succeed.
 pub fn run(host: &Host, words: &str) -> String {
     host.run(words).unwrap()
@@ -244,14 +251,14 @@ fn make_backend(lab: &Lab, arms: Arms, [front, back]: [&Host; 2], number: usize)
             "eth1"
         }
     };
-    run(&host, &format!("ip address add {}/16 dev eth0", backend_address(number, true)));
-    run(&host, &format!("ip address add {}/64 dev eth0", backend_address(number, false)));
+    host.add_address(&format!("{}/16", backend_address(number, true)), "eth0").unwrap();
+    host.add_address(&format!("{}/64", backend_address(number, false)), "eth0").unwrap();
     for (option, gateway, vip, client_net) in [
         ("-4", INNER_V4, "203.0.113.10/32", "198.51.100.0/24"),
         ("-6", INNER_V6, "2001:db8:113::10/128", "2001:db8:1::/64"),
     ] {
+        host.add_address(vip, "lo").unwrap();
         for words in [
-            format!("address add {vip} dev lo"),
             format!("route add default via {gateway}"),
             format!("route add {client_net} dev {direct} table {DIRECT}"),
             format!("rule add from {vip} lookup {DIRECT}"),

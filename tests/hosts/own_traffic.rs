@@ -27,8 +27,8 @@ fn what_is_for_no_listener_goes_its_way_as_if_clb_were_not_there() {
     balancer.sysctl("net.ipv4.ip_forward", "1").unwrap();
     balancer.sysctl("net.ipv6.conf.all.forwarding", "1").unwrap();
     // The host has the VIPs itself.
-    run(balancer, "ip address add 203.0.113.10/32 dev lo");
-    run(balancer, "ip -6 address add 2001:db8:113::10/128 dev lo");
+    balancer.add_address("203.0.113.10/32", "lo").unwrap();
+    balancer.add_address("2001:db8:113::10/128", "lo").unwrap();
     run(client, "ip route add 10.0.0.0/16 via 198.51.100.2");
     run(client, "ip -6 route add fd00:10::/64 via 2001:db8:1::2");
     let listeners = every_kind(1);

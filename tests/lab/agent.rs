@@ -21,6 +21,7 @@ use crate::{Host, Lab, host, repository, wait_until};
 /// A running `clb run`, until dropped.
 #[derive(Debug)]
 pub struct Agent {
+    binary: PathBuf,
     process: Child,
     socket: PathBuf,
     log: PathBuf,
@@ -29,16 +30,15 @@ pub struct Agent {
 impl Agent {
     /// Starts `clb run` on this host with this file and these options more.
     pub fn start(lab: &Lab, host: &Host, config: &Path, options: &[&str]) -> Result<Self> {
-        let binary = binary();
-        ensure!(binary.exists(), "there is no {}\nhelp: build it with `cargo xtask build`", binary.display());
+        let binary = binary()?;
         let socket = lab.directory().join(format!("{}.sock", host.label()));
         let log = lab.directory().join(format!("{}.log", host.label()));
         let stderr = File::create(&log).with_context(|| format!("make {}", log.display()))?;
-        let mut command = host.command(binary);
+        let mut command = host.command(&binary);
         command.arg("run").arg("--config").arg(config).arg("--socket").arg(&socket).args(options);
         command.stdin(Stdio::null()).stdout(stderr.try_clone()?).stderr(stderr);
         let process = command.spawn().context("start clb")?;
-        Ok(Self { process, socket, log })
+        Ok(Self { binary, process, socket, log })
     }
 
     /// Waits until it answers, and knows the next hop of every backend.
@@ -68,7 +68,7 @@ impl Agent {
 
     /// The command that asks this agent for its status, for a person.
     pub fn status_command(&self) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = Command::new(&self.binary);
         command.arg("status").arg("--socket").arg(&self.socket);
         command
     }
@@ -117,8 +117,10 @@ impl Drop for Agent {
 }
 
 /// The agent's binary: `CLB_BINARY`, or where `cargo xtask build` puts it.
-fn binary() -> PathBuf {
-    env::var_os("CLB_BINARY").map_or_else(|| repository().join("target/release/clb"), PathBuf::from)
+pub fn binary() -> Result<PathBuf> {
+    let path = env::var_os("CLB_BINARY").map_or_else(|| repository().join("target/release/clb"), PathBuf::from);
+    ensure!(path.exists(), "there is no {}\nhelp: build it with `cargo xtask build`", path.display());
+    Ok(path)
 }
 
 /// What `clb status --json` says, as far as the lab reads it.

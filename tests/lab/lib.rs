@@ -23,7 +23,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-pub use agent::{Agent, BackendStatus, InterfaceStatus, ListenerStatus, NextHopStatus, Status};
+pub use agent::{Agent, BackendStatus, InterfaceStatus, ListenerStatus, NextHopStatus, Status, binary};
 pub use flows::{Flows, Outcome};
 pub use frames::ebpf_objects;
 pub use host::Host;
@@ -103,8 +103,8 @@ mod tests {
         let [client, server] = ["client", "server"].map(|label| lab.host(label).unwrap());
         for (host, last) in [(&client, 1), (&server, 2)] {
             lab.plug(&switch, host, "eth0").unwrap();
-            host.run(&format!("ip address add 192.0.2.{last}/24 dev eth0")).unwrap();
-            host.run(&format!("ip address add 2001:db8::{last}/64 dev eth0")).unwrap();
+            host.add_address(&format!("192.0.2.{last}/24"), "eth0").unwrap();
+            host.add_address(&format!("2001:db8::{last}/64"), "eth0").unwrap();
         }
         for (source, address) in [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")] {
             for protocol in [Protocol::Tcp, Protocol::Udp] {

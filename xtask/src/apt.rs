@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
+use crate::machine::{PROGRAMS, VM_PROGRAMS};
 use crate::toolchain::oldest;
 use crate::version::{Version, leading_number};
 use crate::workspace::answer;
@@ -51,7 +52,7 @@ impl Apt {
             let Family { compiler, cargo, source, clippy, rustfmt } = *family;
             [compiler, cargo, source, clippy, rustfmt]
         });
-        let others = crate::machine::PROGRAMS.iter().map(|program| program.package);
+        let others = PROGRAMS.iter().chain(&VM_PROGRAMS).map(|program| program.package);
         let policy = answer(apt_cache().arg("policy").args(llvms).args(families).args(others))
             .map(|text| parse_policy(&text))?;
 

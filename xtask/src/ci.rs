@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use crate::machine::Purpose;
 use crate::progress::spoken;
 use crate::workspace::{Privilege, Workspace, run as run_command};
-use crate::{build, demo, lint, plan, setup, test};
+use crate::{build, demo, lint, plan, setup, test, vm};
 
 pub fn run() -> Result<()> {
     let nothing: &[&str] = &[];
@@ -18,13 +18,20 @@ pub fn run() -> Result<()> {
     steps.run("lint", || lint::all(&workspace, &tools))?;
     steps.run("build", || build::all(&workspace, &tools))?;
     steps.run("demo", || run_command("the demo", &mut demo::command(&workspace)))?;
+    let skipped = steps.run("vm", || vm::all(&workspace, vm::Task::Check))?;
+    let notes: Vec<_> = skipped.iter().filter_map(|skip| skip.lines().next()).collect();
+    steps.note(&notes.join("; "));
     eprintln!("\nbefore the tests:\n\n{}", steps.table());
-    steps.run("test", || test::tests(&workspace, &[]))
+    steps.run("test", || test::tests(&workspace, &[]))?;
+    for skip in &skipped {
+        eprintln!("\n!!! ci: {skip}");
+    }
+    Ok(())
 }
 
 #[derive(Default)]
 struct Steps {
-    done: Vec<(&'static str, Duration)>,
+    done: Vec<(&'static str, Duration, String)>,
 }
 
 impl Steps {
@@ -33,12 +40,20 @@ impl Steps {
         let started = Instant::now();
         let out = step().with_context(|| format!("ci: {name}"))?;
         let time = started.elapsed();
-        self.done.push((name, time));
+        self.done.push((name, time, String::new()));
         Ok(out)
     }
 
+    /// Adds to the last step what its time does not tell.
+    fn note(&mut self, text: &str) {
+        if let Some((.., note)) = self.done.last_mut() {
+            text.clone_into(note);
+        }
+    }
+
     fn table(&self) -> String {
-        let rows: Vec<_> = self.done.iter().map(|(name, time)| [(*name).to_owned(), spoken(*time)]).collect();
+        let rows: Vec<_> =
+            self.done.iter().map(|(name, time, note)| [(*name).to_owned(), spoken(*time), note.clone()]).collect();
         plan::aligned(&rows)
     }
 }

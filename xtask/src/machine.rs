@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use crate::linker::{self, Linker, Llvm};
 use crate::toolchain::{self, Asked, Installed, Toolchain};
@@ -14,13 +15,13 @@ pub struct Machine {
     pub rustup: Option<Installed>,
     pub linkers: Vec<Linker>,
     pub llvms: Vec<Llvm>,
-    /// Those of [`PROGRAMS`] that are missing.
+    /// Those of [`PROGRAMS`] and [`VM_PROGRAMS`] that are missing.
     pub missing_programs: Vec<&'static Program>,
     /// Those of [`HOST_TOOLS`] that are missing.
     pub missing_host_tools: Vec<HostTool>,
 }
 
-/// A program that the lab of network namespaces calls.
+/// A program that the tests call.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Program {
     pub name: &'static str,
@@ -44,13 +45,15 @@ pub enum Purpose {
     Lab,
     /// Building it and judging the code.
     Lint,
-    /// All of it.
+    /// Building it and running the lab in virtual machines.
+    Vm,
+    /// All of it, but for the virtual machines: their step of CI asks for itself, as it may be skipped.
     Ci,
 }
 
 impl Purpose {
     pub fn runs_the_lab(self) -> bool {
-        matches!(self, Self::Lab | Self::Ci)
+        matches!(self, Self::Lab | Self::Vm | Self::Ci)
     }
 
     pub fn judges_the_code(self) -> bool {
@@ -64,14 +67,16 @@ impl Machine {
         let asked = Asked::from_environment();
         let rustup = toolchain::find_rustup(asked.rustup_name());
         let host_tools: &[HostTool] = if purpose.judges_the_code() { &HOST_TOOLS } else { &[] };
-        let programs: &[Program] = if purpose.runs_the_lab() { &PROGRAMS } else { &[] };
+        let lab_programs: &[Program] = if purpose.runs_the_lab() { &PROGRAMS } else { &[] };
+        let vm_programs: &[Program] = if purpose == Purpose::Vm { &VM_PROGRAMS } else { &[] };
+        let programs = lab_programs.iter().chain(vm_programs);
         Self {
             debian: toolchain::find_debian(),
             rustup,
             asked,
             linkers: linker::find(workspace),
             llvms: linker::find_llvms(),
-            missing_programs: programs.iter().filter(|program| !is_program_here(program.name)).collect(),
+            missing_programs: programs.filter(|program| find_program(program.name).is_none()).collect(),
             missing_host_tools: host_tools
                 .iter()
                 .copied()
@@ -104,14 +109,21 @@ impl HostTool {
 }
 
 /// Also looks where Debian keeps root's programs: a user's PATH leaves that out.
-fn is_program_here(name: &str) -> bool {
+pub fn find_program(name: &str) -> Option<PathBuf> {
     let mut path = env::var_os("PATH").unwrap_or_default();
     path.push(OsString::from(":/usr/sbin:/sbin"));
-    which::which_in_global(name, Some(path)).is_ok_and(|mut found| found.next().is_some())
+    which::which_in_global(name, Some(path)).ok()?.next()
 }
 
 pub const PROGRAMS: [Program; 2] = [
     Program { name: "ip", package: "iproute2", why: "makes the network namespaces of the lab" },
     Program { name: "ethtool", package: "ethtool", why: "turns off what native XDP on veth does not allow" },
+];
+pub const QEMU: &str = "qemu-system-x86_64";
+pub const XZ: &str = "xz";
+/// What virtual machines need besides.
+pub const VM_PROGRAMS: [Program; 2] = [
+    Program { name: QEMU, package: "qemu-system-x86", why: "emulates a machine for the VM test" },
+    Program { name: XZ, package: "xz-utils", why: "unpacks the modules of its kernels" },
 ];
 const HOST_TOOLS: [HostTool; 2] = [HostTool::Rustfmt, HostTool::Clippy];

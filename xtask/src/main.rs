@@ -17,6 +17,7 @@ mod setup;
 mod test;
 mod toolchain;
 mod version;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -43,7 +44,9 @@ enum Task {
     Test(test::Arguments),
     /// Check the format, and run clippy on the agent and on the XDP program
     Lint,
-    /// All of CI: setup, lint, build, demo, test
+    /// Build, then boot other kernels in virtual machines, and load, attach and forward there
+    Vm(vm::Arguments),
+    /// All of CI: setup, lint, build, demo, vm, test
     Ci,
 }
 
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Lint => lint::run(),
+        Task::Vm(arguments) => vm::run(&arguments),
         Task::Ci => ci::run(),
     };
     let Err(error) = done else { return ExitCode::SUCCESS };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::linker::Llvm;
-use crate::machine::PROGRAMS;
+use crate::machine::{PROGRAMS, VM_PROGRAMS};
 use crate::toolchain::Installed;
 use crate::version::Version;
 
@@ -103,6 +103,19 @@ fn with_apt() -> Vec<Case> {
             things: &["rustc with core's source", "LLVM 22 to build with", "bpf-linker", "clippy of that rustc"],
             commands: "    sudo apt-get update\n    sudo apt-get install --yes --no-install-recommends rustc-web \
                        cargo-web rust-web-src llvm-22-dev rust-web-clippy\n    cargo xtask setup\n",
+        },
+        Case {
+            name: "the VM test, where nothing else is missing",
+            machine: Machine {
+                missing_programs: VM_PROGRAMS.iter().collect(),
+                ..machine(Some(installed(Presence::Here, Presence::Here)), None, vec![linker(22)], vec![])
+            },
+            purpose: Purpose::Vm,
+            privilege: Privilege::Root,
+            sources: sources(Some(debian(Lists::AsFound)), Presence::Absent),
+            things: &["qemu-system-x86_64", "xz"],
+            commands: "    apt-get update\n    apt-get install --yes --no-install-recommends qemu-system-x86 xz-utils\n    \
+                       cargo xtask setup\n",
         },
         Case {
             name: "only the sources of core are missing",

@@ -4,7 +4,7 @@
 //! with the same, so that a log never looks dead. The whole output is shown only if the command fails.
 
 use std::io::{IsTerminal as _, Read};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,6 +14,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 /// Runs `command` behind a sign of life called `what`; fails with the end of its output if it does.
 pub fn run(what: &str, command: &mut Command) -> Result<()> {
+    let (status, lines) = output(what, command)?;
+    if !status.success() {
+        let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n    ");
+        bail!("{what} failed ({status}); the end of its output:\n\n    {tail}\n");
+    }
+    Ok(())
+}
+
+/// The same for whoever reads the output, of both kinds, and judges it.
+pub fn output(what: &str, command: &mut Command) -> Result<(ExitStatus, Vec<String>)> {
     let sign = SignOfLife::start(what);
     let mut child = command
         .stdin(Stdio::null())
@@ -45,11 +55,7 @@ pub fn run(what: &str, command: &mut Command) -> Result<()> {
 
     let status = child.wait().with_context(|| format!("{what}: wait for it"))?;
     sign.end(if status.success() { "done in" } else { "failed after" });
-    if !status.success() {
-        let tail = output[output.len().saturating_sub(TAIL)..].join("\n    ");
-        bail!("{what} failed ({status}); the end of its output:\n\n    {tail}\n");
-    }
-    Ok(())
+    Ok((status, output))
 }
 
 /// The headline of a step.

@@ -137,7 +137,7 @@ fn install(workspace: &Workspace, items: &[Item], lists: Lists) -> Result<()> {
 }
 
 /// Fetches package lists. A failure is shown and is no end: the packages may be known from another source.
-fn refresh_lists() {
+pub fn refresh_lists() {
     if let Err(error) = progress::run("apt-get update, as some packages are unknown", &mut apt_get(&["update"])) {
         eprintln!("warning: {error:#}");
     }

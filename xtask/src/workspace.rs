@@ -41,6 +41,11 @@ impl Workspace {
         self.target.join("release/clb-demo")
     }
 
+    /// The first process of the virtual machines.
+    pub fn vm_init(&self) -> PathBuf {
+        self.target.join("release/clb-vm")
+    }
+
     /// Tools that this project builds for itself, out of the way of the user's own.
     pub fn tools(&self) -> PathBuf {
         self.root.join(".tools")

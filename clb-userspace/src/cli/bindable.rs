@@ -45,7 +45,7 @@ pub fn bindable(arguments: &BindableArguments) -> anyhow::Result<ExitCode> {
     let BindableArguments { file, kind, listener, all, format } = arguments;
     let (loaded, mut candidates) = match config::read_candidates(file) {
         Ok(read) => read,
-        Err(error) => return refused(error),
+        Err(error) => return refused(file, error),
     };
     tell(&loaded.warnings.render(stderr_color()));
     if let Some(name) = listener {

@@ -3,19 +3,21 @@
 use std::process::ExitCode;
 
 use super::{
-    COULD_NOT_RUN, CheckArguments, Format, PROBLEM_FOUND, print, render_error, stderr_color, tell, unreadable,
+    COULD_NOT_RUN, CheckArguments, Format, PROBLEM_FOUND, name_of, print, refuse_standard_input_twice, render_error,
+    stderr_color, tell, unreadable,
 };
 use crate::config::{self, Problems, ReadError};
 
 pub fn check(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
+    refuse_standard_input_twice(&arguments.files)?;
     let mut worst = 0;
     let mut found = Vec::new();
     for file in &arguments.files {
         let problems = match config::read(file) {
             Ok(loaded) => loaded.warnings,
             Err(ReadError::Problems(problems)) => problems,
-            Err(error @ ReadError::Io { .. }) => {
-                tell(&render_error(&unreadable(&error)));
+            Err(ReadError::Io { source, .. }) => {
+                tell(&render_error(&unreadable(file, &source)));
                 worst = COULD_NOT_RUN;
                 continue;
             }
@@ -26,7 +28,7 @@ pub fn check(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
         match arguments.format {
             Format::Text => {
                 tell(&problems.render(stderr_color()));
-                tell(&format!("{}: {}\n", file.display(), summary(&problems)));
+                tell(&format!("{}: {}\n", name_of(file), summary(&problems)));
             }
             Format::Json => match problems.to_json() {
                 serde_json::Value::Array(list) => found.extend(list),

@@ -49,17 +49,16 @@ pub fn completions(CompletionsArguments { shell }: &CompletionsArguments) -> any
 }
 
 pub fn man(ManArguments { dir }: &ManArguments) -> anyhow::Result<ExitCode> {
-    let mut command = Arguments::command();
+    let mut command = Arguments::command().disable_help_subcommand(true);
     command.build();
     let Some(dir) = dir else {
         print(&page(command)?)?;
         return Ok(ExitCode::SUCCESS);
     };
-    let verbs = command.get_subcommands().filter(|verb| verb.get_name() != "help").cloned();
-    for command in verbs.chain([command.clone()]) {
+    for command in command.get_subcommands().chain([&command]) {
         let name = command.get_display_name().unwrap_or("clb").to_owned();
         let path = dir.join(format!("{name}.1"));
-        let written = fs::write(&path, page(command)?);
+        let written = fs::write(&path, page(command.clone())?);
         written.with_context(|| format!("write {}\nhelp: the folder must be there, and yours", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
@@ -67,6 +66,8 @@ pub fn man(ManArguments { dir }: &ManArguments) -> anyhow::Result<ExitCode> {
 
 fn page(command: clap::Command) -> anyhow::Result<String> {
     let mut page = Vec::new();
-    clap_mangen::Man::new(command).render(&mut page)?;
-    Ok(String::from_utf8(page)?)
+    // A page of a command is of clb as well. A date that is empty would not be written, and the source would stand there.
+    let source = concat!("clb ", env!("CARGO_PKG_VERSION"));
+    clap_mangen::Man::new(command).source(source).date(" ").render(&mut page)?;
+    Ok(String::from_utf8(page)?.replace("\n.SH EXTRA\n", "\n.SH EXAMPLES\n"))
 }

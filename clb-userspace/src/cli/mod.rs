@@ -12,12 +12,13 @@ mod run;
 mod status;
 
 use std::{
+    borrow::Cow,
     io::{self, IsTerminal as _, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Parser, Subcommand};
 
 use self::{
@@ -26,14 +27,15 @@ use self::{
     generate::{CompletionsArguments, ManArguments, SchemaArguments},
     plan::PlanArguments,
 };
-use crate::{
-    config::{Color, ReadError},
-    dataplane::AttachMode,
-};
+use crate::{config::Color, dataplane::AttachMode};
 
-/// A layer-4 load balancer on XDP.
+/// A layer-4 load balancer on XDP
+///
+/// Each command prints what it is asked for on standard output and talks on standard error. Exit status: 0 good, 1 a
+/// problem was found in what was given, 2 the command could not run.
 #[derive(Debug, Parser)]
-#[command(name = "clb", version, propagate_version = true)]
+#[command(name = "clb", version, propagate_version = true, subcommand_value_name = "COMMAND")]
+#[command(after_help = "Example: clb check config/minimal-nat.yaml")]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -55,7 +57,10 @@ enum Verb {
 /// Balance the listeners of a configuration file until a signal ends it
 ///
 /// Validates the file, loads the XDP program, attaches it to the interfaces that the file names, and serves. SIGHUP reads
-/// the file again: a bad file changes nothing and says why. SIGTERM and SIGINT detach the program and end.
+/// the file again: a bad file changes nothing and says why. SIGTERM and SIGINT detach the program and end. The log goes to
+/// standard error; the variable `CLB_LOG` sets how much of it, from `error` to `trace`.
+///
+/// Exit status: 0 a signal ended it, 1 the file has errors, 2 it could not start or serve.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: clb run --config /etc/clb.yaml")]
 struct RunArguments {
@@ -158,14 +163,30 @@ fn render_error(error: &anyhow::Error) -> String {
 }
 
 /// Says what to do about a file that cannot be read.
-fn unreadable(error: &ReadError) -> anyhow::Error {
-    let help = match error {
-        ReadError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-            "`ls -l` shows who may read it"
-        }
+fn unreadable(file: &Path, source: &io::Error) -> anyhow::Error {
+    let help = match source.kind() {
+        _ if is_standard_input(file) => "give it a file or a pipe: `clb check - < lb.yaml`",
+        io::ErrorKind::PermissionDenied => "`ls -l` shows who may read it",
         _ => "check the path: the configuration is one YAML file",
     };
-    anyhow!("{error}\nhelp: {help}")
+    anyhow!("cannot read {}: {source}\nhelp: {help}", name_of(file))
+}
+
+/// What a file is called in messages: as its problems call it.
+fn name_of(file: &Path) -> Cow<'_, str> {
+    if is_standard_input(file) { "<stdin>".into() } else { file.to_string_lossy() }
+}
+
+fn is_standard_input(file: &Path) -> bool {
+    file.as_os_str() == "-"
+}
+
+/// What is read a second time would be empty.
+fn refuse_standard_input_twice<'f>(files: impl IntoIterator<Item = &'f PathBuf>) -> anyhow::Result<()> {
+    if files.into_iter().filter(|file| is_standard_input(file)).count() > 1 {
+        bail!("standard input can be read once only\nhelp: write `-` for one file, and give the others by their paths");
+    }
+    Ok(())
 }
 
 /// Talk, on standard error. Whoever read it may have gone away, which stops nothing.

@@ -11,7 +11,8 @@ use comfy_table::{Table, presets::NOTHING};
 use serde_json::{Value, json};
 
 use super::{
-    COULD_NOT_RUN, Format, PROBLEM_FOUND, SocketArgument, check::summary, print, stderr_color, tell, unreadable,
+    COULD_NOT_RUN, Format, PROBLEM_FOUND, SocketArgument, check::summary, name_of, print, refuse_standard_input_twice,
+    stderr_color, tell, unreadable,
 };
 use crate::{
     api,
@@ -21,10 +22,11 @@ use crate::{
 
 /// Show what a new file changes, and which share of each listener's slots it moves
 ///
-/// Compares two files, offline and without privileges; or, with one file, the running agent with it. Listeners are the same if VIP, protocol and port are. Beside the
-/// share that moves stands the least that the new weights demand. All flows of a listener may move if it goes or gets
-/// another number of slots, and of every listener if the id or the hash seed changes. Also checks what the cloud forbids
-/// between the two files: a primary ENI stays with its CVM, and no ENI leaves its VPC and zone.
+/// Compares two files, offline and without privileges; or, with one file, the running agent with it. Listeners are the
+/// same if VIP, protocol and port are. Beside the share that moves stands the least that the new weights demand. All flows
+/// of a listener may move if it goes or gets another number of slots, and of every listener if the id or the hash seed
+/// changes. Also checks what the cloud forbids between the two files: a primary ENI stays with its CVM, and no ENI leaves
+/// its VPC and zone.
 ///
 /// Exit status: 0 planned, with changes or without; 1 a file has errors; 2 a listener moves more than `--max-moved`, or a
 /// file could not be read, or no agent answers.
@@ -32,10 +34,10 @@ use crate::{
 #[command(allow_missing_positional = true)]
 #[command(after_help = "Example: clb plan /etc/clb.yaml new.yaml --max-moved 20")]
 pub struct PlanArguments {
-    /// The file that is in force; without it, what the running agent has
+    /// The file that is in force; `-` is standard input; without it, what the running agent has
     #[arg(value_name = "OLD")]
     old: Option<PathBuf>,
-    /// The file that is to replace it
+    /// The file that is to replace it; `-` is standard input
     #[arg(value_name = "NEW")]
     new: PathBuf,
     /// Fail if more than this share of any listener's slots moves
@@ -50,17 +52,20 @@ pub struct PlanArguments {
 
 pub fn plan(arguments: &PlanArguments) -> anyhow::Result<ExitCode> {
     let PlanArguments { old, new, max_moved, format, socket } = arguments;
-    let before = match old.as_deref().map(config::read) {
+    refuse_standard_input_twice(old.iter().chain([new]))?;
+    let before = match old {
         None => in_force(&socket.socket)?,
-        Some(Ok(loaded)) => loaded.config,
-        Some(Err(error)) => return refused(error),
+        Some(old) => match config::read(old) {
+            Ok(loaded) => loaded.config,
+            Err(error) => return refused(old, error),
+        },
     };
     let after = match config::read_change(&before, new) {
         Ok(Loaded { config, warnings }) => {
             tell(&warnings.render(stderr_color()));
             config
         }
-        Err(error) => return refused(error),
+        Err(error) => return refused(new, error),
     };
     let change = Change::between(&before, &after);
     print(&match format {
@@ -87,14 +92,14 @@ fn in_force(socket: &Path) -> anyhow::Result<Config> {
 }
 
 /// Shows the problems of a file.
-pub fn refused(error: ReadError) -> anyhow::Result<ExitCode> {
+pub fn refused(file: &Path, error: ReadError) -> anyhow::Result<ExitCode> {
     match error {
         ReadError::Problems(problems) => {
             tell(&problems.render(stderr_color()));
-            tell(&format!("{}\n", summary(&problems)));
+            tell(&format!("{}: {}\n", name_of(file), summary(&problems)));
             Ok(ExitCode::from(PROBLEM_FOUND))
         }
-        ReadError::Io { .. } => Err(unreadable(&error)),
+        ReadError::Io { source, .. } => Err(unreadable(file, &source)),
     }
 }
 

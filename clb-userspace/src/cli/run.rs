@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use super::{PROBLEM_FOUND, RunArguments, check::summary, stderr_color, tell, unreadable};
+use super::{PROBLEM_FOUND, RunArguments, check::summary, name_of, stderr_color, tell, unreadable};
 use crate::{
     config::{self, Color, ReadError},
     control::{self, Options},
@@ -20,10 +20,10 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
         Ok(loaded) => loaded,
         Err(ReadError::Problems(problems)) => {
             tell(&problems.render(stderr_color()));
-            tell(&format!("{}: {}; nothing was started\n", file.display(), summary(&problems)));
+            tell(&format!("{}: {}; nothing was started\n", name_of(file), summary(&problems)));
             return Ok(ExitCode::from(PROBLEM_FOUND));
         }
-        Err(error @ ReadError::Io { .. }) => return Err(unreadable(&error)),
+        Err(ReadError::Io { source, .. }) => return Err(unreadable(file, &source)),
     };
     tell(&loaded.warnings.render(stderr_color()));
     let options = Options {

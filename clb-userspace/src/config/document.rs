@@ -16,7 +16,7 @@ use serde::{Deserialize, de::value::BorrowedStrDeserializer};
 use serde_yaml::Number;
 
 use self::characters::{Characters, Lookahead};
-use super::problem::{Code, Place, Problem};
+use super::problem::{Code, Collected, Place, Problem};
 
 /// The largest file that is read.
 pub const MAX_FILE_BYTES: usize = 64 << 20;
@@ -55,7 +55,7 @@ pub struct Entry<'t> {
 }
 
 /// Reads the one document of a file, or `None` if its structure cannot be known.
-pub fn parse<'t>(text: &'t str, problems: &mut Vec<Problem>) -> Option<Node<'t>> {
+pub fn parse<'t>(text: &'t str, problems: &mut Collected) -> Option<Node<'t>> {
     if let Some(at) = text.bytes().position(is_forbidden) {
         let message = format!("the character U+{:04X} cannot stand in a YAML file", text.as_bytes()[at]);
         problems.push(syntax(Place::new(at, at + 1), message, "remove it; is this really a text file?"));
@@ -148,7 +148,7 @@ pub fn shortened(text: &str) -> Cow<'_, str> {
 /// Builds the tree from the parser's events.
 struct Builder<'t, 'p> {
     offsets: Offsets<'t>,
-    problems: &'p mut Vec<Problem>,
+    problems: &'p mut Collected,
     anchors: HashMap<usize, Anchored<'t>>,
     open: Vec<Collection<'t>>,
     root: Option<Node<'t>>,
@@ -187,7 +187,7 @@ struct Anchored<'t> {
 }
 
 impl<'t, 'p> Builder<'t, 'p> {
-    fn new(text: &'t str, problems: &'p mut Vec<Problem>) -> Self {
+    fn new(text: &'t str, problems: &'p mut Collected) -> Self {
         Self { offsets: Offsets::new(text), problems, anchors: HashMap::new(), open: Vec::new(), root: None, nodes: 0 }
     }
 
@@ -318,6 +318,9 @@ impl<'t, 'p> Builder<'t, 'p> {
             let first = *seen.entry(&*entry.key).or_insert(at);
             if first != at {
                 duplicates.insert(at, first);
+                if self.problems.is_full() {
+                    continue;
+                }
                 let message = format!("the key `{}` stands twice in one mapping", shortened(&entry.key));
                 let problem = syntax(entry.place, message, "keep one of them");
                 self.problems.push(problem.label(entries[first].place, "first given here"));

@@ -59,9 +59,14 @@ impl<'t> Lines<'t> {
         one.end.max(other.end) - one.start.min(other.start) <= NEAR
     }
 
-    /// A part of the text with line ends that every tool knows.
+    /// A part of the text, of the same length, with line ends that every tool knows and without what acts on a terminal.
     pub fn part(&self, range: Range<usize>) -> Cow<'t, str> {
+        // The other control characters are either refused or replaced by annotate-snippets.
+        let acts = |character: char| matches!(character, '\u{80}'..='\u{9f}');
         let part = &self.text[range];
-        if part.contains('\r') { part.replace("\r\n", " \n").replace('\r', "\n").into() } else { part.into() }
+        if !part.contains(|character| character == '\r' || acts(character)) {
+            return part.into();
+        }
+        part.replace("\r\n", " \n").replace('\r', "\n").replace(acts, "·").into()
     }
 }

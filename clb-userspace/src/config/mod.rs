@@ -36,7 +36,7 @@ pub use self::{
 };
 use self::{
     document::MAX_FILE_BYTES,
-    problem::{Place, Problem},
+    problem::{Collected, Place, Problem},
 };
 
 /// A configuration that keeps all rules.
@@ -117,7 +117,7 @@ pub fn load_candidates(file_name: &str, text: &[u8]) -> Result<(Loaded, Vec<Cand
 fn load_with<T>(
     file_name: &str,
     text: &[u8],
-    check: impl FnOnce(&written::File<'_>, &mut Vec<Problem>) -> Option<T>,
+    check: impl FnOnce(&written::File<'_>, &mut Collected) -> Option<T>,
 ) -> Result<(T, Problems), Problems> {
     let refused = |text: &str, problem| Err(Problems::new(file_name, text, vec![problem]));
     if text.len() > MAX_FILE_BYTES {
@@ -137,11 +137,11 @@ fn load_with<T>(
             return refused(&String::from_utf8_lossy(text), problem);
         }
     };
-    let mut problems = Vec::new();
+    let mut problems = Collected::default();
     let root = document::parse(text, &mut problems);
     let file = root.as_ref().and_then(|root| written::read(root, &mut problems));
     let checked = file.and_then(|file| check(&file, &mut problems));
-    let problems = Problems::new(file_name, text, problems);
+    let problems = Problems::new(file_name, text, problems.into_problems());
     match checked {
         Some(checked) => Ok((checked, problems)),
         None => Err(problems),

@@ -127,6 +127,51 @@ impl Problem {
     }
 }
 
+/// What was found. A hostile file has millions of problems, and nobody reads them: both severities have a bound.
+#[derive(Debug, Default)]
+pub(super) struct Collected {
+    problems: Vec<Problem>,
+    errors: usize,
+    warnings: usize,
+}
+
+impl Collected {
+    /// How many errors, and how many warnings, are kept.
+    const MAX_EACH: usize = 1_000;
+
+    /// Keeps the problem. In the place of the first that is too many stands that there are more.
+    pub fn push(&mut self, mut problem: Problem) {
+        let count = match problem.code.severity() {
+            Severity::Error => &mut self.errors,
+            Severity::Warning => &mut self.warnings,
+        };
+        *count += 1;
+        if *count > Self::MAX_EACH + 1 {
+            return;
+        }
+        if *count > Self::MAX_EACH {
+            let message = format!("there are more than {} problems; from here on they are not shown", Self::MAX_EACH);
+            problem = Problem::new(problem.code, problem.place, message, "mend those that are shown, and check again");
+        }
+        self.problems.push(problem);
+    }
+
+    /// Whether the file is refused.
+    pub fn has_errors(&self) -> bool {
+        self.errors > 0
+    }
+
+    /// Whether a further error would not be shown, so that there is no use in looking for it.
+    pub fn is_full(&self) -> bool {
+        self.errors > Self::MAX_EACH
+    }
+
+    /// What is shown, in the order in which it was found.
+    pub fn into_problems(self) -> Vec<Problem> {
+        self.problems
+    }
+}
+
 /// Names from the file must not act on a terminal: control characters and those that turn the direction of writing
 /// are shown by their codes.
 fn printable(text: String) -> String {
@@ -140,4 +185,24 @@ fn printable(text: String) -> String {
     let shown =
         |character: char| if acts(character) { character.escape_unicode().to_string() } else { character.into() };
     text.chars().map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_full_of_problems_keeps_a_bounded_number_of_each_severity() {
+        let mut found = Collected::default();
+        let problem = |code| Problem::new(code, Place::new(0, 1), "first", "help");
+        (0..5_000).for_each(|_| found.push(problem(Code::NoBackends)));
+        assert!(!found.has_errors() && !found.is_full(), "warnings refuse nothing");
+        (0..5_000).for_each(|_| found.push(problem(Code::Syntax)));
+        assert!(found.has_errors() && found.is_full(), "errors are seen behind many warnings");
+        let problems = found.into_problems();
+        assert_eq!(problems.len(), 2 * (Collected::MAX_EACH + 1));
+        let notes: Vec<_> = problems.iter().filter(|problem| problem.message != "first").collect();
+        assert_eq!(notes.iter().map(|note| note.code).collect::<Vec<_>>(), [Code::NoBackends, Code::Syntax]);
+        assert!(notes.iter().all(|note| note.message.contains("more than 1000 problems")), "{notes:?}");
+    }
 }

@@ -10,13 +10,13 @@ use serde_yaml::Number;
 use super::{
     document::{Content, Entry, Node, shortened},
     nearest::nearest,
-    problem::{Code, Place, Problem},
+    problem::{Code, Collected, Place, Problem},
     written::{Field, Given, List},
 };
 
 /// Collects the problems of single values.
 pub struct Reader<'p> {
-    problems: &'p mut Vec<Problem>,
+    problems: &'p mut Collected,
     /// What was reported at which text: a value that is used again through an alias is reported once.
     reported: HashSet<(u32, String)>,
 }
@@ -89,12 +89,15 @@ impl Leaf<'_> for IpAddr {
 }
 
 impl<'p> Reader<'p> {
-    pub fn new(problems: &'p mut Vec<Problem>) -> Self {
+    pub fn new(problems: &'p mut Collected) -> Self {
         Self { problems, reported: HashSet::new() }
     }
 
     /// Reports a problem of a single value.
     pub fn report(&mut self, problem: Problem) {
+        if self.problems.is_full() {
+            return;
+        }
         let key = (problem.place.written, format!("{} {}", problem.code.name(), problem.message));
         if self.reported.insert(key) || !problem.place.is_alias() {
             self.problems.push(problem);
@@ -115,6 +118,9 @@ impl<'p> Reader<'p> {
         let place = entries.first().map_or(node.place, |first| first.place);
         let mut fields = Fields { what, place, entries, misspelt: Vec::new() };
         for entry in entries.iter().filter(|entry| !known.contains(&&*entry.key)) {
+            if self.problems.is_full() {
+                break;
+            }
             let meant = nearest(&entry.key, known.iter().copied());
             let help = match meant {
                 _ if entry.key == "<<" => "merge keys are not supported: write the keys out, or use an alias".into(),
@@ -171,6 +177,10 @@ impl<'p> Reader<'p> {
             Some(Node { content: Content::List(nodes), .. }) => {
                 list.items.reserve_exact(nodes.len());
                 for node in nodes {
+                    if self.problems.is_full() {
+                        list.is_complete = false;
+                        break;
+                    }
                     match read(self, node) {
                         Some(item) => list.items.push(item),
                         None => list.is_complete = false,

@@ -16,7 +16,7 @@ use self::topology::Topology;
 use super::{
     cloud::{Cvm, Eni},
     model::Config,
-    problem::{Problem, Severity},
+    problem::Collected,
     written::{self, File},
 };
 
@@ -26,7 +26,7 @@ const DEFAULT_MAX_FLOWS: u32 = 1 << 18;
 
 /// Checks all rules, those for a change against the configuration before; the configuration as meant if no error was
 /// found, by now or before.
-pub fn check(file: &File<'_>, before: Option<&Config>, problems: &mut Vec<Problem>) -> Option<Config> {
+pub fn check(file: &File<'_>, before: Option<&Config>, problems: &mut Collected) -> Option<Config> {
     let topology = Topology::check(file, problems);
     if let Some(before) = before {
         changes::check(file, &topology, before, problems);
@@ -34,7 +34,7 @@ pub fn check(file: &File<'_>, before: Option<&Config>, problems: &mut Vec<Proble
     let listeners = listeners::check(file, &topology, problems);
     let tunnel_sources = sources::tunnels(file, problems);
     let source_addresses = sources::pool(file, &topology, problems);
-    if problems.iter().any(|problem| problem.code.severity() == Severity::Error) {
+    if problems.has_errors() {
         return None;
     }
     let load_balancer = &file.load_balancer;

@@ -13,7 +13,7 @@ use super::{
     document::{Node, shortened},
     keys::{self, DRAINS, FLOWS, IDLE_TIMEOUTS, INTERVALS, PORTS, SLOT_TABLE_SIZES, THRESHOLDS, TIMEOUTS, WEIGHTS},
     model::{Affinity, Forwarding, HealthCheckKind, OnUnhealthy},
-    problem::{Code, Place, Problem},
+    problem::{Code, Collected, Place, Problem},
     reader::{
         Fields, Leaf,
         Need::{Optional, Required},
@@ -202,7 +202,7 @@ pub enum Target<'t> {
 }
 
 /// Reads the whole file; `None` if it is no mapping.
-pub fn read<'n>(root: &'n Node<'n>, problems: &mut Vec<Problem>) -> Option<File<'n>> {
+pub fn read<'n>(root: &'n Node<'n>, problems: &mut Collected) -> Option<File<'n>> {
     let reader = &mut Reader::new(problems);
     let fields = reader.mapping("the file", root, keys::FILE.names)?;
     reader.field(&fields, "version", Required, version);

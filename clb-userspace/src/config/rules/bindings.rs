@@ -6,7 +6,7 @@ use super::{
     super::{
         cloud::Role,
         model::BackendKind,
-        problem::{Code, Place, Problem},
+        problem::{self, Code, Place, Problem},
         written::{Eni, Field, Given, LoadBalancer, Target},
     },
     topology::{Found, Owner, PrimaryEni, Topology},
@@ -27,7 +27,7 @@ pub fn bind<'f>(
     target: Given<Target<'f>>,
     load_balancer: &LoadBalancer<'f>,
     topology: &Topology<'f>,
-    problems: &mut Vec<Problem>,
+    problems: &mut problem::Collected,
 ) -> Option<Bound<'f>> {
     let place = target.place;
     let mut binding = Binding { place, load_balancer, topology, problems };
@@ -41,7 +41,7 @@ struct Binding<'b, 'f> {
     place: Place,
     load_balancer: &'b LoadBalancer<'f>,
     topology: &'b Topology<'f>,
-    problems: &'b mut Vec<Problem>,
+    problems: &'b mut problem::Collected,
 }
 
 impl<'f> Binding<'_, 'f> {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use super::{
     super::{
         model::{BackendKind, Listener},
-        problem::{Code, Place},
+        problem::{self, Code, Place},
         written::{Eni, File, Given, Target},
     },
     bindings::bind,
@@ -54,7 +54,8 @@ impl Candidate {
 
 /// All candidates of a file that keeps the rules: CVMs, then the addresses of ENIs, each in the order of the file.
 pub fn candidates(file: &File<'_>) -> Vec<Candidate> {
-    let mut found = Candidates { file, topology: Topology::check(file, &mut Vec::new()), list: Vec::new() };
+    let mut found =
+        Candidates { file, topology: Topology::check(file, &mut problem::Collected::default()), list: Vec::new() };
     for cvm in &file.cvms.items {
         if let (Some(id), Some(zone)) = (cvm.id.given(), cvm.zone.value()) {
             let Found::Is(index) = found.topology.cvm(id.value) else { continue };
@@ -84,7 +85,7 @@ struct Candidates<'f> {
 
 impl<'f> Candidates<'f> {
     fn add(&mut self, target: Target<'f>, place: Place, eni: Option<&Eni<'f>>, cvm: Option<&str>, zone: &str) {
-        let mut problems = Vec::new();
+        let mut problems = problem::Collected::default();
         let given = Given { value: target, place };
         bind(given, &self.file.load_balancer, &self.topology, &mut problems);
         let (kind, address) = match target {
@@ -98,6 +99,7 @@ impl<'f> Candidates<'f> {
             eni: eni.and_then(|eni| eni.id.value()).map(Into::into),
             zone: zone.into(),
             forbidden: problems
+                .into_problems()
                 .into_iter()
                 .next()
                 .map(|problem| Forbidden { code: problem.code, message: problem.message }),

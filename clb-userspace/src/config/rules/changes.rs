@@ -9,14 +9,14 @@ use super::{
     super::{
         cloud::{self, Role},
         model::Config,
-        problem::{Code, Problem},
+        problem::{Code, Collected, Problem},
         written::{Eni, Field, File, Given},
     },
     topology::{Found, Topology},
 };
 
 /// Compares every ENI of the file with the one of the same id before.
-pub fn check(file: &File<'_>, topology: &Topology<'_>, before: &Config, problems: &mut Vec<Problem>) {
+pub fn check(file: &File<'_>, topology: &Topology<'_>, before: &Config, problems: &mut Collected) {
     let before: HashMap<&str, &cloud::Eni> = before.enis.iter().map(|eni| (eni.id.as_str(), eni)).collect();
     let mut seen = HashSet::new();
     for eni in &file.enis.items {
@@ -31,7 +31,7 @@ pub fn check(file: &File<'_>, topology: &Topology<'_>, before: &Config, problems
     }
 }
 
-fn stays(eni: &Eni<'_>, before: &cloud::Eni, problems: &mut Vec<Problem>) {
+fn stays(eni: &Eni<'_>, before: &cloud::Eni, problems: &mut Collected) {
     let Some(was) = &before.attached_to else { return };
     let place = match (eni.attached_to, eni.role.given()) {
         (Field::Given(now), _) if now.value != was => now.place,
@@ -44,7 +44,7 @@ fn stays(eni: &Eni<'_>, before: &cloud::Eni, problems: &mut Vec<Problem>) {
     problems.push(Problem::new(Code::PrimaryEniMoved, place, message, help));
 }
 
-fn moves_within_zone(eni: &Eni<'_>, before: &cloud::Eni, topology: &Topology<'_>, problems: &mut Vec<Problem>) {
+fn moves_within_zone(eni: &Eni<'_>, before: &cloud::Eni, topology: &Topology<'_>, problems: &mut Collected) {
     let Some(now) = eni.attached_to.given() else { return };
     let Found::Is(cvm) = topology.cvm(now.value) else { return };
     if before.attached_to.as_deref() == Some(now.value) {

@@ -13,7 +13,7 @@ use super::{
     super::{
         keys::SLOT_TABLE_SIZES,
         model::{Backend, Forwarding, HealthCheck, HealthCheckKind, Listener},
-        problem::{Code, Place, Problem},
+        problem::{self, Code, Place, Problem},
         reader::Seconds,
         written::{self, Field, File},
     },
@@ -33,7 +33,7 @@ const LISTENER_QUOTA: usize = 50;
 const BACKEND_QUOTA: usize = 100;
 
 /// Checks all listeners; those that are whole come back as meant, in their order.
-pub fn check(file: &File<'_>, topology: &Topology<'_>, problems: &mut Vec<Problem>) -> Vec<Listener> {
+pub fn check(file: &File<'_>, topology: &Topology<'_>, problems: &mut problem::Collected) -> Vec<Listener> {
     unique(file.listeners.items.iter().map(|listener| listener.name), "listener", problems);
     if let Some(key) = file.listeners_key
         && file.listeners.items.len() > LISTENER_QUOTA
@@ -63,7 +63,7 @@ pub fn check(file: &File<'_>, topology: &Topology<'_>, problems: &mut Vec<Proble
 struct Checker<'c, 'f> {
     file: &'f File<'f>,
     topology: &'c Topology<'f>,
-    problems: &'c mut Vec<Problem>,
+    problems: &'c mut problem::Collected,
     /// Where the listener of each endpoint has its port.
     endpoints: HashMap<(IpAddr, Protocol, u16), Place>,
     /// Which listener has each backend in `nat`, and where.
@@ -246,6 +246,9 @@ impl<'f> Checker<'_, 'f> {
         let mut places = HashMap::with_capacity(written.items.len());
         let mut backends = Vec::with_capacity(written.items.len());
         for backend in &written.items {
+            if self.problems.is_full() {
+                break;
+            }
             backends.extend(self.backend(front, backend, &mut places));
         }
         backends.sort_by_key(|backend| (backend.address, backend.port));

@@ -10,7 +10,7 @@ use clb_common::POOL_ADDRESSES;
 use super::{
     super::{
         model::{Forwarding, TunnelSources},
-        problem::{Code, Place, Problem},
+        problem::{Code, Collected, Place, Problem},
         written::{Field, File, Given, Listener},
     },
     topology::{Found, Topology},
@@ -18,7 +18,7 @@ use super::{
 use crate::prefix::Prefix;
 
 /// Where outer headers come from: as written, or the prefix of Katran's default, and the discard prefix (RFC 6666).
-pub fn tunnels(file: &File<'_>, problems: &mut Vec<Problem>) -> TunnelSources {
+pub fn tunnels(file: &File<'_>, problems: &mut Collected) -> TunnelSources {
     let mut sources = TunnelSources {
         v4: Prefix::new(Ipv4Addr::new(172, 16, 0, 0).into(), 16),
         v6: Prefix::new(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0).into(), 64),
@@ -47,7 +47,7 @@ pub fn tunnels(file: &File<'_>, problems: &mut Vec<Problem>) -> TunnelSources {
 }
 
 /// The addresses that backends see in `full_nat`, ordered.
-pub fn pool(file: &File<'_>, topology: &Topology<'_>, problems: &mut Vec<Problem>) -> Vec<IpAddr> {
+pub fn pool(file: &File<'_>, topology: &Topology<'_>, problems: &mut Collected) -> Vec<IpAddr> {
     let written = &file.load_balancer.source_addresses;
     let mut pool: HashMap<IpAddr, Place> = HashMap::new();
     for &Given { value: address, place } in &written.items {
@@ -83,7 +83,7 @@ pub fn pool(file: &File<'_>, topology: &Topology<'_>, problems: &mut Vec<Problem
     addresses
 }
 
-fn has_a_source(file: &File<'_>, listener: &Listener<'_>, problems: &mut Vec<Problem>) {
+fn has_a_source(file: &File<'_>, listener: &Listener<'_>, problems: &mut Collected) {
     let written = &file.load_balancer.source_addresses;
     let forwarding = match listener.forwarding {
         Field::Absent => file.load_balancer.forwarding.value(),

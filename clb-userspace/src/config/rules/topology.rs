@@ -8,7 +8,7 @@ use std::{
 use super::super::{
     cloud::Role,
     nearest::nearest,
-    problem::{Code, Problem},
+    problem::{self, Code, Problem},
     written::{Cvm, Eni, Field, File, Given},
 };
 
@@ -68,7 +68,7 @@ pub enum Found<T> {
 
 impl<'f> Topology<'f> {
     /// Checks all rules that need no listener.
-    pub fn check(file: &'f File<'f>, problems: &mut Vec<Problem>) -> Self {
+    pub fn check(file: &'f File<'f>, problems: &mut problem::Collected) -> Self {
         let cvms = &file.cvms.items;
         let enis = &file.enis.items;
         let has_id = |cvm: &Cvm<'_>| cvm.id.value().is_some();
@@ -86,6 +86,9 @@ impl<'f> Topology<'f> {
         };
         unique(enis.iter().map(|eni| eni.id), "ENI", problems);
         for (index, eni) in enis.iter().enumerate() {
+            if problems.is_full() {
+                break;
+            }
             topology.addresses(eni, problems);
             topology.attachment(index, eni, problems);
         }
@@ -141,7 +144,7 @@ impl<'f> Topology<'f> {
         Problem::new(Code::UnknownCvm, id.place, format!("there is no CVM `{}`", id.value), help)
     }
 
-    fn addresses(&mut self, eni: &'f Eni<'f>, problems: &mut Vec<Problem>) {
+    fn addresses(&mut self, eni: &'f Eni<'f>, problems: &mut problem::Collected) {
         let primary = eni.primary_ip.given().map(|address| Owner { eni, address, is_primary_ip: true });
         let secondary = eni.secondary_ips.items.iter();
         let secondary = secondary.map(|&address| Owner { eni, address, is_primary_ip: false });
@@ -162,7 +165,7 @@ impl<'f> Topology<'f> {
         }
     }
 
-    fn attachment(&mut self, index: usize, eni: &'f Eni<'f>, problems: &mut Vec<Problem>) {
+    fn attachment(&mut self, index: usize, eni: &'f Eni<'f>, problems: &mut problem::Collected) {
         let role = eni.role.given();
         let is_primary = role.is_some_and(|role| role.value == Role::Primary);
         let cvm = match eni.attached_to {
@@ -200,7 +203,7 @@ impl<'f> Topology<'f> {
         self.same_vpc(eni, cvm, problems);
     }
 
-    fn primary(&mut self, index: usize, cvm: usize, id: Given<&str>, problems: &mut Vec<Problem>) {
+    fn primary(&mut self, index: usize, cvm: usize, id: Given<&str>, problems: &mut problem::Collected) {
         let Some(first) = self.attached[cvm].primary else {
             self.attached[cvm].primary = Some(index);
             return;
@@ -214,7 +217,7 @@ impl<'f> Topology<'f> {
         problems.push(problem);
     }
 
-    fn same_zone(&self, eni: &Eni<'_>, cvm: usize, problems: &mut Vec<Problem>) {
+    fn same_zone(&self, eni: &Eni<'_>, cvm: usize, problems: &mut problem::Collected) {
         let (Some(zone), Some(of_cvm)) = (eni.zone.given(), self.cvms[cvm].zone.given()) else { return };
         if zone.value != of_cvm.value {
             let message = format!("an ENI in the zone `{}` on a CVM in the zone `{}`", zone.value, of_cvm.value);
@@ -224,7 +227,7 @@ impl<'f> Topology<'f> {
         }
     }
 
-    fn same_vpc(&mut self, eni: &Eni<'_>, cvm: usize, problems: &mut Vec<Problem>) {
+    fn same_vpc(&mut self, eni: &Eni<'_>, cvm: usize, problems: &mut problem::Collected) {
         let (Some(vpc), Some(of_cvm)) = (eni.vpc.given(), self.cvms[cvm].vpc.given()) else { return };
         if vpc.value != of_cvm.value {
             self.attached[cvm].is_vpc_disputed = true;
@@ -240,7 +243,7 @@ impl<'f> Topology<'f> {
 pub fn unique<'f>(
     ids: impl Iterator<Item = Field<&'f str>>,
     of_what: &str,
-    problems: &mut Vec<Problem>,
+    problems: &mut problem::Collected,
 ) -> HashMap<&'f str, usize> {
     let mut first = HashMap::new();
     let mut index_by_id = HashMap::new();
