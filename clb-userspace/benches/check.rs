@@ -35,7 +35,7 @@ const ROWS: &[Row] = &[
         (0..keys).fold(String::new(), |text, key| text + &format!("k{key}: 1\n"))
     }),
     ("the same key again", LARGEST / 5, |keys| "k: 1\n".repeat(keys)),
-    ("anchors", LARGEST / 12, |items| (0..items).fold(String::new(), |text, item| text + &format!("- &a{item} b\n"))),
+    ("anchors", LARGEST / 15, |items| (0..items).fold(String::new(), |text, item| text + &format!("- &a{item} b\n"))),
     ("a wrong listener again", LARGEST / 12, |items| "listeners:\n".to_owned() + &"  - {a: 1}\n".repeat(items)),
     ("one scalar", LARGEST, |bytes| "a".repeat(bytes)),
     ("one comment", LARGEST, |bytes| format!("#{}", "a".repeat(bytes - 1))),
