@@ -39,6 +39,12 @@ impl NextHop {
         Self { vlan, ..self }
     }
 
+    /// The same next hop, at most with this MTU.
+    #[must_use]
+    pub fn within(self, mtu: u32) -> Self {
+        Self { mtu: u16::try_from(mtu).unwrap_or(u16::MAX).min(self.mtu), ..self }
+    }
+
     /// Whether packets can go there: to a MAC address, or to the host itself.
     #[inline(always)]
     pub const fn is_resolved(&self) -> bool {

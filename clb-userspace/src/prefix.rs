@@ -124,7 +124,10 @@ mod tests {
             ("172.16.0.0/16", Ok(("172.16.0.0", 16))),
             ("100::/64", Ok(("100::", 64))),
             ("10.0.0.1/32", Ok(("10.0.0.1", 32))),
-            ("172.16.5.0/16", Err(NotAPrefix::InTheMiddle { block: Prefix::new(Ipv4Addr::new(172, 16, 0, 0).into(), 16) })),
+            (
+                "172.16.5.0/16",
+                Err(NotAPrefix::InTheMiddle { block: Prefix::new(Ipv4Addr::new(172, 16, 0, 0).into(), 16) }),
+            ),
             ("172.16.0.0", Err(NotAPrefix::Other)),
             ("172.16.0.0/33", Err(NotAPrefix::Other)),
             ("172.16/16", Err(NotAPrefix::Other)),

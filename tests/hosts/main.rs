@@ -6,6 +6,7 @@
 mod accounting;
 mod config;
 mod connection;
+mod decap;
 mod ending;
 mod forwarding;
 mod network;

@@ -13,6 +13,14 @@ pub struct Status {
     pub interfaces: Vec<InterfaceStatus>,
     /// Packets that were none of clb's business.
     pub passed: u64,
+    /// Echo requests to VIPs that clb answered itself.
+    pub answered: u64,
+    /// Flows that `full_nat` remembers.
+    pub flows: u64,
+    /// Addresses that backends see in `full_nat`.
+    pub source_addresses: usize,
+    /// What else happened, and how often.
+    pub events: BTreeMap<String, u64>,
     /// Dropped packets by reason.
     pub drops: BTreeMap<String, u64>,
     /// By VIP, protocol and port.

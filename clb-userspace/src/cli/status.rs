@@ -17,7 +17,8 @@ pub fn status(arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
 }
 
 fn render(status: &Status) -> String {
-    let Status { load_balancer, interfaces, passed, drops, listeners } = status;
+    let Status { load_balancer, interfaces, passed, answered, flows, source_addresses, events, drops, listeners } =
+        status;
     let mut text = format!("{load_balancer}\n");
     for interface in interfaces {
         text.push_str(&format!("  {} {} ({})\n", interface.name, interface.mode, interface.reason));
@@ -26,9 +27,12 @@ fn render(status: &Status) -> String {
         text.push_str(&render_listener(listener));
     }
     let dropped: u64 = drops.values().sum();
-    text.push_str(&format!("\npassed {passed}  dropped {dropped}\n"));
-    for (reason, packets) in drops.iter().filter(|&(_, &packets)| packets > 0) {
-        text.push_str(&format!("  {packets:>12} {reason}\n"));
+    if *source_addresses > 0 {
+        text.push_str(&format!("\nfull_nat: {flows} flows, {source_addresses} source addresses\n"));
+    }
+    text.push_str(&format!("\npassed {passed}  answered {answered}  dropped {dropped}\n"));
+    for (what, times) in drops.iter().chain(events).filter(|&(_, &times)| times > 0) {
+        text.push_str(&format!("  {times:>12} {what}\n"));
     }
     text
 }

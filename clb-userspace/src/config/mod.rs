@@ -26,7 +26,10 @@ use std::{
 
 pub use self::{
     cloud::{Cvm, Eni, Role},
-    model::{Affinity, Backend, BackendKind, Config, Forwarding, HealthCheck, HealthCheckKind, Listener, OnUnhealthy, TunnelSources},
+    model::{
+        Affinity, Backend, BackendKind, Config, Forwarding, HealthCheck, HealthCheckKind, Listener, OnUnhealthy,
+        TunnelSources,
+    },
     nearest::nearest,
     problem::{Code, Severity},
     reader::Seconds,

@@ -263,9 +263,8 @@ fn load_balancer<'n>(reader: &mut Reader<'_>, _: &'static str, node: &'n Node<'n
         gue_port: reader.field(&fields, "gue_port", Optional, port),
         source_addresses: reader
             .list(&fields, "source_addresses", |reader, node| reader.address("source_addresses", node).given()),
-        max_flows: reader.field(&fields, "max_flows", Optional, |reader, key, node| {
-            reader.number((Code::Syntax, FLOWS), key, node)
-        }),
+        max_flows: reader
+            .field(&fields, "max_flows", Optional, |reader, key, node| reader.number((Code::Syntax, FLOWS), key, node)),
     };
     Field::Given(Given { value, place: fields.place })
 }

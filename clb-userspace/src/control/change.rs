@@ -117,6 +117,8 @@ pub fn needs_restart(before: &Config, after: &Config) -> Option<&'static str> {
         Some("interfaces")
     } else if before.hash_seed != after.hash_seed {
         Some("id or hash_seed")
+    } else if before.max_flows != after.max_flows {
+        Some("max_flows")
     } else {
         None
     }

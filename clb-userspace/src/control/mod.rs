@@ -12,8 +12,7 @@ mod privileges;
 mod status;
 
 use std::{
-    collections::BTreeSet,
-    net::IpAddr,
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -22,6 +21,8 @@ use anyhow::{Context as _, anyhow, bail};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
+    task::JoinHandle,
+    time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 use tracing::{info, warn};
 
@@ -33,7 +34,7 @@ pub use self::{
 use crate::{
     api::{self, Request},
     config::{self, Color, Config, ReadError},
-    dataplane::{AttachMode, Dataplane, DropLog, Settings, UnresolvedClients},
+    dataplane::{AttachMode, Dataplane, DropLog, ListenerId, Reported, Reports, Settings},
     network::{LinkState, Network},
 };
 
@@ -67,7 +68,9 @@ enum Event {
     Terminate { signal: &'static str },
     NetworkChanged,
     NetworkLost(anyhow::Error),
-    ClientsUnresolved(BTreeSet<IpAddr>),
+    Reported(Reported),
+    SweepDue,
+    Swept(anyhow::Result<u64>),
     Request(Request),
 }
 
@@ -96,7 +99,8 @@ struct Control {
     network: Network,
     next_hops: NextHops,
     dataplane: Dataplane,
-    unresolved_clients: UnresolvedClients,
+    reports: Reports,
+    sweeps: Sweeps,
 }
 
 impl Control {
@@ -111,17 +115,13 @@ impl Control {
         network.keep_resolved(addresses(&config));
         NextHops::wait_for(&mut network, &config, options.unresolved).await?;
 
-        let settings = Settings {
-            hash_seed: config.hash_seed,
-            drop_log: options.drop_log,
-            ..Settings::default()
-        };
-        let mut dataplane = Dataplane::load(settings, &desired)?;
-        let unresolved_clients = dataplane.unresolved_clients()?;
+        let mut dataplane = Dataplane::load(settings(&options, &config), &desired)?;
+        dataplane.set_sources(&config.source_addresses)?;
+        let reports = dataplane.reports()?;
         let next_hops = NextHops::of(&config, &network);
         apply(&config, &next_hops, &mut dataplane).await?;
         next_hops.log_changes_since(&NextHops::default());
-        let mut control = Self { options, config, network, next_hops, dataplane, unresolved_clients };
+        let mut control = Self { options, config, network, next_hops, dataplane, reports, sweeps: Sweeps::new() };
         control.follow_network().await?;
         control.attach()?;
         Ok(control)
@@ -136,14 +136,21 @@ impl Control {
                     Ok(()) => Event::NetworkChanged,
                     Err(error) => Event::NetworkLost(error),
                 },
-                clients = self.unresolved_clients.next() => Event::ClientsUnresolved(clients?),
+                reported = self.reports.next() => Event::Reported(reported?),
+                event = self.sweeps.next() => event,
                 Some(request) = requests.recv() => Event::Request(request),
             };
             match event {
                 Event::Reload => self.reload().await,
                 Event::NetworkChanged => self.follow_network_or_say().await,
                 Event::NetworkLost(error) => self.reconnect(&error).await,
-                Event::ClientsUnresolved(clients) => clients.into_iter().for_each(|client| self.network.ask(client)),
+                Event::Reported(reported) => self.take_reports(reported),
+                Event::SweepDue => self.sweep(),
+                Event::Swept(left) => {
+                    if let Err(error) = left {
+                        warn!("flows that are over may still be remembered: {error:#}");
+                    }
+                }
                 // The asker may have gone meanwhile.
                 Event::Request(Request::Status(answer)) => drop(answer.send(self.status())),
                 Event::Request(Request::Config(answer)) => drop(answer.send(Ok(self.config.clone()))),
@@ -183,6 +190,8 @@ impl Control {
         self.network.keep_resolved(addresses(&self.config).union(&addresses(&loaded.config)).copied().collect());
         NextHops::wait_for(&mut self.network, &loaded.config, Unresolved::Allow).await?;
         let next_hops = NextHops::of(&loaded.config, &self.network);
+        self.dataplane.set_settings(settings(&self.options, &loaded.config)).await?;
+        self.dataplane.set_sources(&loaded.config.source_addresses)?;
         let steps = apply(&loaded.config, &next_hops, &mut self.dataplane).await?;
         self.config = loaded.config;
         self.replace_next_hops(next_hops);
@@ -190,6 +199,22 @@ impl Control {
         self.network.keep_resolved(addresses(&self.config));
         self.follow_network_or_say().await;
         Ok(steps)
+    }
+
+    fn take_reports(&mut self, Reported { unresolved_clients, path_mtus }: Reported) {
+        for client in unresolved_clients {
+            self.network.ask(client);
+        }
+        for (backend, mtu) in path_mtus {
+            self.network.note_path_mtu(backend, mtu);
+        }
+    }
+
+    /// Ends the flows that are over.
+    fn sweep(&mut self) {
+        let idle_timeouts: BTreeMap<ListenerId, Duration> =
+            self.config.listeners.iter().map(|listener| (desired::id(listener), listener.idle_timeout)).collect();
+        self.sweeps.begin(self.dataplane.sweep(|listener| idle_timeouts.get(&listener).copied()));
     }
 
     /// Forwarding goes on with the next hops that are known, however long this takes.
@@ -255,6 +280,48 @@ impl Control {
             info!("attached to {name} in {} mode: {}", attachment.mode, attachment.reason);
         }
         Ok(())
+    }
+}
+
+/// What the program is loaded with.
+fn settings(options: &Options, config: &Config) -> Settings {
+    Settings {
+        hash_seed: config.hash_seed,
+        drop_log: options.drop_log,
+        tunnel_v4: config.tunnel_sources.v4,
+        tunnel_v6: config.tunnel_sources.v6,
+        gue_port: config.gue_port,
+        max_flows: config.max_flows,
+    }
+}
+
+/// The walks over the flows, one at a time.
+struct Sweeps {
+    due: Interval,
+    under_way: Option<JoinHandle<anyhow::Result<u64>>>,
+}
+
+impl Sweeps {
+    fn new() -> Self {
+        let mut due = interval_at(Instant::now() + SWEEP_EVERY, SWEEP_EVERY);
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { due, under_way: None }
+    }
+
+    fn begin(&mut self, sweep: JoinHandle<anyhow::Result<u64>>) {
+        self.under_way = Some(sweep);
+    }
+
+    /// Nothing is lost when the future is dropped.
+    async fn next(&mut self) -> Event {
+        let Some(sweep) = &mut self.under_way else {
+            self.due.tick().await;
+            return Event::SweepDue;
+        };
+        let swept = sweep.await.context("walk over the flows").flatten();
+        self.under_way = None;
+        self.due.reset();
+        Event::Swept(swept)
     }
 }
 
@@ -360,5 +427,7 @@ fn listeners(config: &Config) -> String {
 const NAMED_BY: &str = "`load_balancer.interfaces`";
 /// Requests that may wait for the loop.
 const REQUESTS: usize = 64;
+/// From the end of one walk over the flows to the next.
+const SWEEP_EVERY: Duration = Duration::from_secs(2);
 const RECONNECT: Duration = Duration::from_secs(1);
 const FOLLOW: &str = "follow the host's network";

@@ -107,7 +107,7 @@ pub fn addresses(config: &Config) -> BTreeSet<(IpAddr, Reach)> {
 /// A next hop, for a person.
 pub fn describe(Hop { via, interface, next_hop }: &Hop) -> String {
     let [a, b, c, d, e, f] = next_hop.destination();
-    format!("{via} at {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} on {interface}")
+    format!("{via} at {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} on {interface}, MTU {}", next_hop.mtu)
 }
 
 /// A packet whose addresses stay as they are reaches its backend only on the link.

@@ -29,6 +29,11 @@ pub fn drop_others() -> anyhow::Result<()> {
 /// Without the second the verifier forbids some arithmetic with pointers into the packet.
 const TO_START: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_NET_ADMIN];
 
-/// Maps are written with the first, neighbours asked for with the second, and with the third, if it is there, a reload
-/// reads the file where it was read at the start: it may lie in another user's private folder.
-const TO_SERVE: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_DAC_READ_SEARCH];
+/// Maps are written with the first, and with the second another instance of the program is loaded when a reload needs a mode
+/// that none had. Neighbours are asked for with the third, and with the fourth, if it is there, a reload reads the file where
+/// it was read at the start: it may lie in another user's private folder.
+///
+/// `CAP_SYS_ADMIN` is not among them: it is used once, at the start, to make the file system that instances share maps by.
+/// Without it clb starts just as well, and refuses such a reload.
+const TO_SERVE: [Capability; 4] =
+    [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_NET_ADMIN, Capability::CAP_DAC_READ_SEARCH];

@@ -24,6 +24,10 @@ impl Control {
             load_balancer: self.config.id.clone(),
             interfaces: interfaces.collect(),
             passed: counters.passed,
+            answered: counters.answered,
+            flows: counters.flows,
+            source_addresses: counters.source_addresses,
+            events: counters.events.iter().map(|(event, times)| (event.name().to_owned(), *times)).collect(),
             drops: counters.dropped.iter().map(|(reason, packets)| (reason.name().to_owned(), *packets)).collect(),
             listeners: self.config.listeners.iter().map(|listener| self.listener_status(listener, &counters)).collect(),
         })

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use anyhow::{Context as _, anyhow};
-use aya::programs::{ProgramError, Xdp, XdpMode, loaded_programs};
+use aya::programs::{ProgramError, Xdp, XdpMode, loaded_programs, xdp::XdpLinkId};
 
 use super::program::Program;
 
@@ -40,7 +40,7 @@ impl fmt::Display for Mode {
 }
 
 /// One interface that the program is attached to.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Attachment {
     /// The interface's name.
     pub interface: String,
@@ -50,6 +50,8 @@ pub struct Attachment {
     pub mode: Mode,
     /// Why it is attached like that.
     pub reason: String,
+    /// The link that keeps it, among those of the program's handle.
+    pub(super) link: XdpLinkId,
 }
 
 impl Program {
@@ -67,17 +69,22 @@ impl Program {
 
     /// Forgets an interface that is gone, and the program's place on it with it.
     pub fn forget(&mut self, interface: &str) {
-        self.attachments.retain(|attachment| attachment.interface != interface);
+        let is_gone = |attachment: &mut Attachment| attachment.interface == interface;
+        let gone: Vec<_> = self.attachments.extract_if(.., is_gone).collect();
+        for Attachment { link, .. } in gone {
+            // The kernel has cut the link already.
+            let _ = self.xdp().map(|xdp| xdp.take_link(link));
+        }
     }
 }
 
 /// Attaches a program to an interface that has none.
 pub fn attach(xdp: &mut Xdp, interface: &str, index: u32, mode: AttachMode) -> anyhow::Result<Attachment> {
-    let (mode, reason) = match mode {
+    let ((link, mode), reason) = match mode {
         AttachMode::Native => (link(xdp, interface, index, Mode::Native)?, "as asked".to_owned()),
         AttachMode::Generic => (link(xdp, interface, index, Mode::Generic)?, "as asked".to_owned()),
         AttachMode::Auto => match link(xdp, interface, index, Mode::Native) {
-            Ok(mode) => (mode, "the driver supports it".to_owned()),
+            Ok(linked) => (linked, "the driver supports it".to_owned()),
             Err(AttachError::Occupied(error)) => return Err(error),
             Err(AttachError::Refused(error)) => {
                 let reason = format!("the driver refused native mode: {}", error.root_cause());
@@ -85,16 +92,16 @@ pub fn attach(xdp: &mut Xdp, interface: &str, index: u32, mode: AttachMode) -> a
             }
         },
     };
-    Ok(Attachment { interface: interface.to_owned(), index, mode, reason })
+    Ok(Attachment { interface: interface.to_owned(), index, mode, reason, link })
 }
 
 /// The program's handle keeps the link, and the link the program in its place.
-fn link(xdp: &mut Xdp, interface: &str, index: u32, mode: Mode) -> Result<Mode, AttachError> {
+fn link(xdp: &mut Xdp, interface: &str, index: u32, mode: Mode) -> Result<(XdpLinkId, Mode), AttachError> {
     let flags = match mode {
         Mode::Native => XdpMode::Driver,
         Mode::Generic => XdpMode::Skb,
     };
-    xdp.attach_to_if_index(index, flags).map(|_| mode).map_err(|error| {
+    xdp.attach_to_if_index(index, flags).map(|link| (link, mode)).map_err(|error| {
         let what = format!("attach clb to {interface} in {mode} mode");
         if is_occupied(&error) {
             return AttachError::Occupied(anyhow!(error).context(format!(

@@ -6,6 +6,7 @@ use clb_common::{BackendTraffic, DropReason, Event, Traffic, VerdictCounter};
 
 use super::{
     ListenerId, LiveBackend, LiveListener,
+    flows::FlowTable,
     maps::{self, Maps},
 };
 use crate::slots::BackendId;
@@ -21,6 +22,10 @@ pub struct Counters {
     pub dropped: Vec<(DropReason, u64)>,
     /// What else happened; every event is there.
     pub events: Vec<(Event, u64)>,
+    /// Flows that `full_nat` remembers, as of the last time that they were counted.
+    pub flows: u64,
+    /// Addresses that backends see in `full_nat`.
+    pub source_addresses: usize,
     /// What was sent for backends that are gone.
     pub gone: BackendTraffic,
     /// What each listener got.
@@ -55,6 +60,7 @@ impl Counters {
 /// Reads all counters of these listeners.
 pub(super) fn read(
     of: &Maps,
+    flows: &FlowTable,
     listeners: &BTreeMap<ListenerId, LiveListener>,
     gone: BackendTraffic,
 ) -> anyhow::Result<Counters> {
@@ -65,6 +71,8 @@ pub(super) fn read(
         answered: maps::sum(&of.verdicts, VerdictCounter::Answered.index())?,
         events: Event::ALL.iter().map(event).collect::<anyhow::Result<_>>()?,
         dropped: DropReason::ALL.iter().map(dropped).collect::<anyhow::Result<_>>()?,
+        flows: flows.remembered(),
+        source_addresses: of.pool.len(),
         gone,
         listeners: BTreeMap::new(),
     };

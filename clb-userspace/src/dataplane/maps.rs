@@ -6,11 +6,9 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues, lpm_trie::Key},
     util::nr_cpus,
 };
-use clb_common::{
-    Address, Backend, BackendTraffic, Endpoint, Flow, FlowKey, Listener, NextHop, Pool, Reply, Return, ReturnKey,
-    SlotBlock, Traffic,
-};
+use clb_common::{Address, Backend, BackendTraffic, Endpoint, Listener, NextHop, Reply, SlotBlock, Traffic};
 
+use super::pool::SourcePool;
 use crate::network::Prefix;
 
 /// All maps that the agent reads or writes. `clb-ebpf/src/maps.rs` says what each is for.
@@ -25,10 +23,7 @@ pub struct Maps {
     backend_traffic: PerCpuArray<MapData, BackendTraffic>,
     pub verdicts: PerCpuArray<MapData, u64>,
     pub events: PerCpuArray<MapData, u64>,
-    pub flows: HashMap<MapData, FlowKey, Flow>,
-    pub returns: HashMap<MapData, ReturnKey, Return>,
-    pub sources: Array<MapData, Address>,
-    pub pool: Array<MapData, Pool>,
+    pub pool: SourcePool,
 }
 
 impl Maps {
@@ -45,10 +40,7 @@ impl Maps {
             backend_traffic: take(ebpf, "BACKEND_TRAFFIC")?,
             verdicts: take(ebpf, "VERDICTS")?,
             events: take(ebpf, "EVENTS")?,
-            flows: take(ebpf, "FLOWS")?,
-            returns: take(ebpf, "RETURNS")?,
-            sources: take(ebpf, "SOURCES")?,
-            pool: take(ebpf, "POOL")?,
+            pool: SourcePool::take(ebpf)?,
         })
     }
 

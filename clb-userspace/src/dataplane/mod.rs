@@ -5,12 +5,15 @@
 //! until `GRACE` has passed: switched values are held twice, and regions that became free are used again only then.
 
 mod attach;
-mod clients;
 mod counters;
 mod decap;
+mod flows;
 mod maps;
+mod pool;
 mod program;
 mod regions;
+mod reports;
+mod shared;
 mod tunnel;
 
 use std::{
@@ -26,15 +29,21 @@ use clb_common::{
     SlotBlock, SlotTable,
 };
 
+use tokio::task::JoinHandle;
+
 pub use self::{
     attach::{AttachMode, Attachment, Mode, program_name},
-    clients::UnresolvedClients,
     counters::{Counters, ListenerCounters},
     decap::Decapsulator,
     program::{DropLog, Settings},
-    tunnel::{Ipv4Prefix, Ipv6Prefix},
+    reports::{Reported, Reports},
 };
-use self::{maps::Maps, program::Program, regions::Regions};
+use self::{
+    flows::{FlowTable, Gone, Lifetime},
+    maps::Maps,
+    program::Program,
+    regions::Regions,
+};
 use crate::{
     control::{DesiredListener, Step},
     network::Prefix,
@@ -71,6 +80,7 @@ pub type Resolve<'a> = dyn Fn(ForwardingMode, IpAddr) -> NextHop + 'a;
 pub struct Dataplane {
     program: Program,
     maps: Maps,
+    flows: FlowTable,
     listeners: BTreeMap<ListenerId, LiveListener>,
     routes: BTreeMap<Prefix, NextHop>,
     space: Space,
@@ -78,6 +88,8 @@ pub struct Dataplane {
     gone: BackendTraffic,
     /// Ways back that lost their backend, removed when everything else of a plan is done.
     lost_replies: Vec<(Endpoint, u32)>,
+    /// Listeners and backends that lost their place, given back when no packet and no flow can lead to it.
+    lost: Gone,
     last_change: Option<Instant>,
 }
 
@@ -109,19 +121,22 @@ impl Dataplane {
     /// Loads the program, with maps that have room for these listeners and for growth. Nothing is attached yet.
     pub fn load(settings: Settings, desired: &BTreeMap<ListenerId, DesiredListener>) -> anyhow::Result<Self> {
         let capacity = Capacity::for_listeners(desired);
-        let (program, maps) = program::load(settings, &capacity)?;
+        let space = Space {
+            listeners: Regions::new(capacity.listeners),
+            backends: Regions::new(capacity.backends),
+            blocks: Regions::new(capacity.blocks),
+        };
+        let (program, maps, flows) = Program::load(settings, capacity)?;
         Ok(Self {
             program,
             maps,
+            flows,
             listeners: BTreeMap::new(),
             routes: BTreeMap::new(),
-            space: Space {
-                listeners: Regions::new(capacity.listeners),
-                backends: Regions::new(capacity.backends),
-                blocks: Regions::new(capacity.blocks),
-            },
+            space,
             gone: BackendTraffic::default(),
             lost_replies: Vec::new(),
+            lost: Gone::default(),
             last_change: None,
         })
     }
@@ -146,9 +161,43 @@ impl Dataplane {
         self.program.xdp()
     }
 
-    /// The reports of clients that could not be answered. To be taken once.
-    pub fn unresolved_clients(&mut self) -> anyhow::Result<UnresolvedClients> {
-        self.program.unresolved_clients()
+    /// What the program reports. To be taken once.
+    pub fn reports(&mut self) -> anyhow::Result<Reports> {
+        self.program.reports()
+    }
+
+    /// Makes these the addresses that backends see in `full_nat`.
+    pub fn set_sources(&mut self, addresses: &[IpAddr]) -> anyhow::Result<()> {
+        self.maps.pool.write(addresses)
+    }
+
+    /// Runs the program with these settings from now on. The keys of the flow hash and the size of the flow table are for
+    /// good.
+    pub async fn set_settings(&mut self, settings: Settings) -> anyhow::Result<()> {
+        self.run(settings, 0).await
+    }
+
+    /// Has an instance of the program run that knows these modes.
+    async fn run(&mut self, settings: Settings, modes: u32) -> anyhow::Result<()> {
+        if self.program.is_as(&settings, modes) {
+            return Ok(());
+        }
+        let mut replaced = self.program.replace(settings, modes)?;
+        if let Some(flows) = replaced.flows.take() {
+            self.flows = flows;
+        }
+        // The old instance goes when no packet is in it.
+        tokio::time::sleep(GRACE).await;
+        Ok(())
+    }
+
+    /// Ends the flows of `full_nat` that are over, on a thread of its own; of each listener after its idle timeout. Gives
+    /// how many flows are left.
+    pub fn sweep(&self, idle_timeout: impl Fn(ListenerId) -> Option<Duration>) -> JoinHandle<anyhow::Result<u64>> {
+        let lifetimes = self.listeners.iter().filter_map(|(&id, live)| {
+            Some((live.index, Lifetime { protocol: id.protocol, idle_timeout: idle_timeout(id)? }))
+        });
+        self.flows.sweep(lifetimes.collect())
     }
 
     /// What the maps hold now, to plan a change of it.
@@ -163,9 +212,10 @@ impl Dataplane {
         }
         self.settle().await;
         self.check_room(&steps)?;
+        self.run(*self.program.settings(), modes(&steps)).await?;
         let done = self.execute(steps, resolve).and_then(|()| self.remove_lost_replies());
         self.last_change = Some(Instant::now());
-        done
+        done.and(self.give_back().await)
     }
 
     fn execute(&mut self, steps: Vec<Step>, resolve: &Resolve<'_>) -> anyhow::Result<()> {
@@ -187,6 +237,24 @@ impl Dataplane {
             if self.maps.replies.get(&endpoint, 0).is_ok_and(|reply| reply.backend == backend) {
                 self.maps.replies.remove(&endpoint).context("remove a backend's way back")?;
             }
+        }
+        Ok(())
+    }
+
+    /// Gives back what lost its place, when no packet and no flow leads to it any more; what was counted stays in the sum.
+    async fn give_back(&mut self) -> anyhow::Result<()> {
+        let lost = std::mem::take(&mut self.lost);
+        if lost.listeners.is_empty() && lost.backends.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(GRACE).await;
+        self.flows.clear(lost.clone()).await?;
+        for index in lost.backends {
+            self.gone += self.maps.backend_traffic(index)?;
+            self.space.backends.retire(index, 1);
+        }
+        for index in lost.listeners {
+            self.space.listeners.retire(index, 1);
         }
         Ok(())
     }
@@ -235,7 +303,7 @@ impl Dataplane {
 
     /// The counters of all CPUs, added up.
     pub fn counters(&self) -> anyhow::Result<Counters> {
-        counters::read(&self.maps, &self.listeners, self.gone)
+        counters::read(&self.maps, &self.flows, &self.listeners, self.gone)
     }
 
     /// Waits until no packet can still be reading what the last change replaced.
@@ -303,7 +371,8 @@ impl Dataplane {
         space.blocks.retire(live.table.first_block, live.table.slots.div_ceil(SLOTS_PER_BLOCK));
         live.table = table;
         live.desired = to;
-        self.retire_backends(id, old)
+        self.lose_backends(id, old);
+        Ok(())
     }
 
     fn remove_listener(&mut self, id: ListenerId) -> anyhow::Result<()> {
@@ -312,23 +381,17 @@ impl Dataplane {
         if !self.listeners.keys().any(|other| other.vip == id.vip) {
             self.maps.listener_indexes.remove(&Endpoint::of_address(id.vip)).context("remove a VIP")?;
         }
-        self.space.listeners.retire(live.index, 1);
+        self.lost.listeners.insert(live.index);
         self.space.blocks.retire(live.table.first_block, live.table.slots.div_ceil(SLOTS_PER_BLOCK));
-        self.retire_backends(id, live.backends)
+        self.lose_backends(id, live.backends);
+        Ok(())
     }
 
-    /// What was counted for them stays in the sum.
-    fn retire_backends(
-        &mut self,
-        listener: ListenerId,
-        backends: BTreeMap<BackendId, LiveBackend>,
-    ) -> anyhow::Result<()> {
+    fn lose_backends(&mut self, listener: ListenerId, backends: BTreeMap<BackendId, LiveBackend>) {
         for (id, LiveBackend { index, .. }) in backends {
-            self.gone += self.maps.backend_traffic(index)?;
             self.lost_replies.push((reply_endpoint(listener, id), index));
-            self.space.backends.retire(index, 1);
+            self.lost.backends.insert(index);
         }
-        Ok(())
     }
 
     /// Removes first, so that what fits always finds room, and remembers each write: whatever fails, the next update
@@ -408,6 +471,14 @@ fn write_table(
         maps.slots.set(block, SlotBlock(filled), 0).context("write a slot table")?;
     }
     Ok(SlotTable::new(first_block, owners.len() as u32, to.mode))
+}
+
+/// The modes that listeners get, each a bit.
+fn modes(steps: &[Step]) -> u32 {
+    steps.iter().fold(0, |modes, step| match step {
+        Step::AddListener { to, .. } | Step::ChangeListener { to, .. } => modes | to.mode.bit(),
+        Step::RemoveListener { .. } => modes,
+    })
 }
 
 /// The blocks of a listener's slot table: none if no backend has weight.

@@ -1,10 +1,13 @@
 //! Loading the program that lies in this binary, with its settings and the sizes of its maps.
+//!
+//! It is loaded with the modes that are in use; the verifier removes the others. When another one is to be used, another
+//! instance takes the place of the one that runs, with the same maps: counters, flows and slot tables stay.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use aya::{
-    EbpfLoader, VerifierLogLevel,
+    Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{MapData, ProgramArray},
     programs::Xdp,
     util::nr_cpus,
@@ -13,25 +16,30 @@ use aya_log::EbpfLogger;
 use clb_common::{FlowHash, ForwardingMode, Stage};
 use nix::sys::utsname::uname;
 use tokio::io::{Interest, unix::AsyncFd};
+use tracing::warn;
 
 use super::{
-    Capacity, Ipv4Prefix, Ipv6Prefix, ROUTES,
+    Capacity, ROUTES,
     attach::Attachment,
-    clients::UnresolvedClients,
+    flows::FlowTable,
     maps::{self, Maps},
+    reports::Reports,
+    shared::SharedMaps,
+    tunnel::{words_v4, words_v6},
 };
+use crate::prefix::Prefix;
 
 /// Load-time settings of the program.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Keys the flow hash.
     pub hash_seed: u64,
     /// Whether dropped packets are logged.
     pub drop_log: DropLog,
     /// Where outer headers come from, in `ipip` and `gue`.
-    pub tunnel_v4: Ipv4Prefix,
+    pub tunnel_v4: Prefix,
     /// The same for IPv6.
-    pub tunnel_v6: Ipv6Prefix,
+    pub tunnel_v6: Prefix,
     /// The destination port of `gue`.
     pub gue_port: u16,
     /// How many flows `full_nat` can remember.
@@ -44,8 +52,8 @@ impl Default for Settings {
         Self {
             hash_seed: 0,
             drop_log: DropLog::Off,
-            tunnel_v4: Ipv4Prefix { address: Ipv4Addr::new(172, 16, 0, 0), length: 16 },
-            tunnel_v6: Ipv6Prefix { address: Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0), length: 64 },
+            tunnel_v4: Prefix::new(Ipv4Addr::new(172, 16, 0, 0).into(), 16),
+            tunnel_v6: Prefix::new(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0).into(), 64),
             gue_port: 6_080,
             max_flows: 262_144,
         }
@@ -61,76 +69,159 @@ pub enum DropLog {
     On,
 }
 
-/// The loaded program.
+/// The loaded program, and where it is attached.
 pub struct Program {
-    ebpf: aya::Ebpf,
+    instance: Instance,
+    settings: Settings,
+    modes: u32,
+    capacity: Capacity,
+    /// Or why other instances cannot have the same maps.
+    shared: anyhow::Result<SharedMaps>,
+    pub(super) attachments: Vec<Attachment>,
+}
+
+/// The object, once loaded with settings. Its handles keep the programs.
+struct Instance {
+    ebpf: Ebpf,
     /// The kernel empties the map when nobody holds it any more.
     _stages: ProgramArray<MapData>,
-    pub(super) attachments: Vec<Attachment>,
     /// Takes the program's log out of its ring while it lives.
     _log: Option<LogTask>,
 }
 
+/// The instance that was replaced. Packets may still be in it for a moment: not to be dropped before.
+#[must_use]
+pub struct Replaced {
+    _instance: Instance,
+    /// The flows, if none could be remembered before.
+    pub flows: Option<FlowTable>,
+}
+
 impl Program {
+    /// Loads the program and its maps into the kernel.
+    pub fn load(settings: Settings, capacity: Capacity) -> anyhow::Result<(Self, Maps, FlowTable)> {
+        let mut shared = SharedMaps::open();
+        let modes = capacity.modes;
+        let mut instance = Instance::load(&settings, modes, &capacity, shared.as_ref().ok())?;
+        if let Ok(shared) = &mut shared {
+            shared.add(&instance.ebpf, modes)?;
+        }
+        let maps = Maps::take(&mut instance.ebpf)?;
+        let flows = FlowTable::take(&mut instance.ebpf)?;
+        let program = Self { instance, settings, modes, capacity, shared, attachments: Vec::new() };
+        Ok((program, maps, flows))
+    }
+
+    /// Whether packets find all these modes, with these settings.
+    pub fn is_as(&self, settings: &Settings, modes: u32) -> bool {
+        self.settings == *settings && modes & !self.modes == 0
+    }
+
+    /// The settings that it was loaded with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Puts another instance, with the same maps, in the place of this one. On each interface that is one atomic change: no
+    /// packet passes by. Fails before the first of them if the kernel does not take the other instance.
+    pub fn replace(&mut self, settings: Settings, modes: u32) -> anyhow::Result<Replaced> {
+        let modes = self.modes | modes;
+        let shared = match &mut self.shared {
+            Ok(shared) => shared,
+            Err(error) => bail!(
+                "another instance of the XDP program cannot have the maps of the one that runs: {error:#}\n\
+                 help: start clb again with the new file, or start it with CAP_SYS_ADMIN"
+            ),
+        };
+        let mut instance = Instance::load(&settings, modes, &self.capacity, Some(shared))?;
+        shared.add(&instance.ebpf, modes)?;
+        let adds_flows = self.modes & ForwardingMode::FullNat.bit() == 0;
+        let flows = if adds_flows { Some(FlowTable::take(&mut instance.ebpf)?) } else { None };
+        for attachment in std::mem::take(&mut self.attachments) {
+            let Attachment { interface, index, mode, reason, link } = attachment;
+            let link = self.instance.xdp()?.take_link(link)?;
+            match instance.xdp()?.attach_to_link(link) {
+                Ok(link) => self.attachments.push(Attachment { interface, index, mode, reason, link }),
+                // The loop attaches to it again: see `Attachment`s that are lacking.
+                Err(error) => warn!("{interface} lost its XDP program when another took its place: {error}"),
+            }
+        }
+        let old = std::mem::replace(&mut self.instance, instance);
+        (self.settings, self.modes) = (settings, modes);
+        Ok(Replaced { _instance: old, flows })
+    }
+
     /// The program's handle.
     pub fn xdp(&mut self) -> anyhow::Result<&mut Xdp> {
+        self.instance.xdp()
+    }
+
+    /// What the program reports. To be taken once.
+    pub fn reports(&mut self) -> anyhow::Result<Reports> {
+        Reports::new(maps::take(&mut self.instance.ebpf, "REPORTS")?)
+    }
+}
+
+impl Instance {
+    /// Loads the object; with maps that are there already, where there are such.
+    fn load(settings: &Settings, modes: u32, capacity: &Capacity, shared: Option<&SharedMaps>) -> anyhow::Result<Self> {
+        let Settings { hash_seed, drop_log, tunnel_v4, tunnel_v6, gue_port, max_flows } = *settings;
+        let Capacity { listeners, backends, blocks, modes: _ } = *capacity;
+        let max_flows = if modes & ForwardingMode::FullNat.bit() == 0 { 1 } else { max_flows };
+        let cpus = nr_cpus().map_err(|(file, error)| anyhow!("read {file}: {error}"))? as u32;
+        let flow_hash = FlowHash::from_seed(hash_seed);
+        let (tunnel_v4, tunnel_v6) = (words_v4(tunnel_v4), words_v6(tunnel_v6));
+        let gue_port = u32::from(gue_port.to_be());
+        let log_level: u8 = if drop_log == DropLog::On { u8::MAX } else { 0 };
+        let shared: Vec<_> = shared.into_iter().flat_map(SharedMaps::paths).collect();
+        let mut loader = EbpfLoader::new();
+        for (name, path) in &shared {
+            loader.map_pin_path(name, path);
+        }
+        let mut ebpf = loader
+            .verifier_log_level(VerifierLogLevel::STATS)
+            .override_global("FLOW_HASH", &flow_hash, true)
+            .override_global("AYA_LOG_LEVEL", &log_level, true)
+            .override_global("MODES", &modes, true)
+            .override_global("TUNNEL_V4", tunnel_v4.as_slice(), true)
+            .override_global("TUNNEL_V6", tunnel_v6.as_slice(), true)
+            .override_global("GUE_PORT", &gue_port, true)
+            .override_global("CPUS", &cpus, true)
+            .map_max_entries("FLOWS", max_flows)
+            .map_max_entries("RETURNS", max_flows)
+            // A listener, and its VIP.
+            .map_max_entries("LISTENER_INDEXES", 2 * listeners)
+            .map_max_entries("LISTENERS", listeners)
+            .map_max_entries("LISTENER_TRAFFIC", listeners)
+            .map_max_entries("BACKENDS", backends)
+            .map_max_entries("BACKEND_TRAFFIC", backends)
+            .map_max_entries("REPLIES", backends)
+            .map_max_entries("SLOTS", blocks)
+            .map_max_entries("ROUTES", ROUTES)
+            .load(OBJECT)
+            .map_err(|error| refused("create the maps of the XDP program", error))?;
+        let log = match drop_log {
+            DropLog::On => Some(LogTask::start(&mut ebpf)?),
+            DropLog::Off => None,
+        };
+        let mut stages = ProgramArray::try_from(ebpf.take_map("PROGRAMS").context("the object holds the stages")?)
+            .context("the stages are in a map of programs")?;
+        for stage in Stage::ALL {
+            let program = load_program(&mut ebpf, stage.program())?;
+            stages.set(stage as u32, &*program.fd()?, 0).context("publish a stage of the XDP program")?;
+        }
+        load_program(&mut ebpf, ENTRY)?;
+        Ok(Self { ebpf, _stages: stages, _log: log })
+    }
+
+    fn xdp(&mut self) -> anyhow::Result<&mut Xdp> {
         let program = self.ebpf.program_mut(ENTRY).context("the object holds the program `clb`")?;
         Ok(program.try_into()?)
     }
-
-    /// The reports of clients that could not be answered.
-    pub fn unresolved_clients(&mut self) -> anyhow::Result<UnresolvedClients> {
-        UnresolvedClients::new(maps::take(&mut self.ebpf, "REPORTS")?)
-    }
-}
-
-/// Loads the program and its maps into the kernel.
-pub fn load(settings: Settings, capacity: &Capacity) -> anyhow::Result<(Program, Maps)> {
-    let Settings { hash_seed, drop_log, tunnel_v4, tunnel_v6, gue_port, max_flows } = settings;
-    let Capacity { listeners, backends, blocks, modes } = *capacity;
-    let max_flows = if modes & ForwardingMode::FullNat.bit() == 0 { 1 } else { max_flows };
-    let cpus = nr_cpus().map_err(|(file, error)| anyhow!("read {file}: {error}"))? as u32;
-    let flow_hash = FlowHash::from_seed(hash_seed);
-    let log_level: u8 = if drop_log == DropLog::On { u8::MAX } else { 0 };
-    let mut ebpf = EbpfLoader::new()
-        .verifier_log_level(VerifierLogLevel::STATS)
-        .override_global("FLOW_HASH", &flow_hash, true)
-        .override_global("AYA_LOG_LEVEL", &log_level, true)
-        .override_global("MODES", &modes, true)
-        .override_global("TUNNEL_V4", tunnel_v4.words().as_slice(), true)
-        .override_global("TUNNEL_V6", tunnel_v6.words().as_slice(), true)
-        .override_global("GUE_PORT", &u32::from(gue_port.to_be()), true)
-        .override_global("CPUS", &cpus, true)
-        .map_max_entries("FLOWS", max_flows)
-        .map_max_entries("RETURNS", max_flows)
-        // A listener, and its VIP.
-        .map_max_entries("LISTENER_INDEXES", 2 * listeners)
-        .map_max_entries("LISTENERS", listeners)
-        .map_max_entries("LISTENER_TRAFFIC", listeners)
-        .map_max_entries("BACKENDS", backends)
-        .map_max_entries("BACKEND_TRAFFIC", backends)
-        .map_max_entries("REPLIES", backends)
-        .map_max_entries("SLOTS", blocks)
-        .map_max_entries("ROUTES", ROUTES)
-        .load(OBJECT)
-        .map_err(|error| refused("create the maps of the XDP program", error))?;
-    let maps = Maps::take(&mut ebpf)?;
-    let log = match drop_log {
-        DropLog::On => Some(LogTask::start(&mut ebpf)?),
-        DropLog::Off => None,
-    };
-    let mut stages = ProgramArray::try_from(ebpf.take_map("PROGRAMS").context("the object holds the stages")?)
-        .context("the stages are in a map of programs")?;
-    for stage in Stage::ALL {
-        let program = load_program(&mut ebpf, stage.program())?;
-        stages.set(stage as u32, &*program.fd()?, 0).context("publish a stage of the XDP program")?;
-    }
-    load_program(&mut ebpf, ENTRY)?;
-    Ok((Program { ebpf, _stages: stages, attachments: Vec::new(), _log: log }, maps))
 }
 
 /// Loads a program of an object.
-pub fn load_program<'a>(ebpf: &'a mut aya::Ebpf, name: &str) -> anyhow::Result<&'a mut Xdp> {
+pub fn load_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut Xdp> {
     let program = ebpf.program_mut(name).with_context(|| format!("the object holds the program `{name}`"))?;
     let program: &mut Xdp = program.try_into()?;
     program.load().map_err(|error| refused(&format!("load the XDP program `{name}`"), error))?;
@@ -156,7 +247,7 @@ pub fn refused(what: &str, error: impl std::error::Error + Send + Sync + 'static
 struct LogTask(tokio::task::JoinHandle<()>);
 
 impl LogTask {
-    fn start(ebpf: &mut aya::Ebpf) -> anyhow::Result<Self> {
+    fn start(ebpf: &mut Ebpf) -> anyhow::Result<Self> {
         let logger = EbpfLogger::init(ebpf).context("open the program's log")?;
         #[expect(deprecated, reason = "its successor is unsafe; a logger owns one descriptor and never another")]
         let mut logger = AsyncFd::with_interest(logger, Interest::READABLE).context("watch the program's log")?;

@@ -8,7 +8,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp},
+    link::{
+        InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
+        VlanProtocol,
+    },
     neighbour::{self, NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage},
     route::{
         RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHopFlags, RouteType,
@@ -17,7 +20,7 @@ use netlink_packet_route::{
 };
 
 use super::{
-    interface::{AttachedProgram, Interface, LinkState, XdpMode},
+    interface::{AttachedProgram, Interface, LinkState, Tag, Vlan, XdpMode},
     neighbour::{Neighbour, NeighbourEntry, NeighbourState},
     routes::{Action, Route, RouteHop},
     state::Event,
@@ -61,11 +64,14 @@ fn link(message: LinkMessage) -> Option<Interface> {
         LinkState::NoCarrier
     };
     let (mut name, mut mtu, mut address, mut xdp) = (None, None, None, None);
+    let (mut lower, mut info) = (None, Vec::new());
     for attribute in attributes {
         match attribute {
             LinkAttribute::IfName(value) => name = Some(value),
             LinkAttribute::Mtu(value) => mtu = Some(value),
             LinkAttribute::Address(value) => address = <[u8; 6]>::try_from(value).ok(),
+            LinkAttribute::Link(index) => lower = Some(index),
+            LinkAttribute::LinkInfo(attributes) => info = attributes,
             LinkAttribute::Xdp(attributes) => xdp = attached_program(&attributes),
             _ => {}
         }
@@ -73,7 +79,25 @@ fn link(message: LinkMessage) -> Option<Interface> {
     let mac = address.filter(|_| header.link_layer_type == LinkLayerType::Ether);
     // Messages of other families, and the partial ones of wireless drivers, are not about the link as a whole.
     let whole = header.interface_family == AddressFamily::Unspec;
-    Some(Interface { index: header.index, name: name.filter(|_| whole)?, mac, mtu: mtu?, state, xdp })
+    let vlan = vlan(lower, &info);
+    Some(Interface { index: header.index, name: name.filter(|_| whole)?, mac, mtu: mtu?, state, xdp, vlan })
+}
+
+/// Devices of other kinds have a lower one, too: a veth has its peer.
+fn vlan(lower: Option<u32>, info: &[LinkInfo]) -> Option<Vlan> {
+    if !info.contains(&LinkInfo::Kind(InfoKind::Vlan)) {
+        return None;
+    }
+    let data = info.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vlan(data)) => Some(data),
+        _ => None,
+    })?;
+    let id = data.iter().find_map(|attribute| match attribute {
+        InfoVlan::Id(id) => Some(*id),
+        _ => None,
+    })?;
+    let is_provider = data.contains(&InfoVlan::Protocol(VlanProtocol::Ieee8021Ad));
+    Some(Vlan { parent: lower?, id, tag: if is_provider { Tag::Provider } else { Tag::Customer } })
 }
 
 fn attached_program(attributes: &[LinkXdp]) -> Option<AttachedProgram> {
@@ -238,6 +262,37 @@ mod tests {
                 panic!("{name}: no link")
             };
             assert_eq!(link.xdp, expected.map(|(id, mode)| AttachedProgram { id, mode }), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_vlan_device_is_told_with_what_it_stands_for() {
+        let kind = |kind| LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]);
+        let of =
+            |data| LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vlan), LinkInfo::Data(InfoData::Vlan(data))]);
+        let vlan = |tag| Some(Vlan { parent: 2, id: 100, tag });
+        for (name, attributes, expected) in [
+            ("a card", vec![], None),
+            ("a veth, whose peer is its lower device", vec![LinkAttribute::Link(2), kind(InfoKind::Veth)], None),
+            ("802.1Q", vec![LinkAttribute::Link(2), of(vec![InfoVlan::Id(100)])], vlan(Tag::Customer)),
+            (
+                "802.1Q, said",
+                vec![of(vec![InfoVlan::Protocol(VlanProtocol::Ieee8021Q), InfoVlan::Id(100)]), LinkAttribute::Link(2)],
+                vlan(Tag::Customer),
+            ),
+            (
+                "802.1ad",
+                vec![LinkAttribute::Link(2), of(vec![InfoVlan::Id(100), InfoVlan::Protocol(VlanProtocol::Ieee8021Ad)])],
+                vlan(Tag::Provider),
+            ),
+        ] {
+            let mut message = LinkMessage::default();
+            message.attributes = vec![LinkAttribute::IfName("eth0.100".into()), LinkAttribute::Mtu(1500)];
+            message.attributes.extend(attributes);
+            let Some(Event::Link(link)) = decode(RouteNetlinkMessage::NewLink(message)) else {
+                panic!("{name}: no link")
+            };
+            assert_eq!(link.vlan, expected, "{name}");
         }
     }
 

@@ -18,6 +18,28 @@ pub struct Interface {
     /// The XDP program on it as of the kernel's last message about the interface: after [`super::Network::connect`] it is
     /// true, but a BPF link that attaches or detaches one later sends no message.
     pub xdp: Option<AttachedProgram>,
+    /// The VLAN that it stands for, if it is a VLAN device.
+    pub vlan: Option<Vlan>,
+}
+
+/// What a VLAN device stands for: `eth0.100` for VLAN 100 of `eth0`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vlan {
+    /// The index of the interface that its frames leave by.
+    pub parent: u32,
+    /// The VLAN's number.
+    pub id: u16,
+    /// Its kind of tag.
+    pub tag: Tag,
+}
+
+/// A kind of VLAN tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tag {
+    /// That of a customer (802.1Q).
+    Customer,
+    /// That of a provider (802.1ad).
+    Provider,
 }
 
 /// Whether a link can send.

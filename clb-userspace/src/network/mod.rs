@@ -13,6 +13,7 @@ mod decode;
 mod interface;
 mod neighbour;
 mod netlink;
+mod path_mtu;
 mod resolve;
 mod routes;
 mod state;
@@ -30,18 +31,19 @@ use nix::errno::Errno;
 use tokio::time::{Instant, sleep_until};
 
 pub use self::{
-    interface::{AttachedProgram, Interface, LinkState, XdpMode},
+    interface::{AttachedProgram, Interface, LinkState, Tag, Vlan, XdpMode},
     neighbour::NeighbourState,
     state::{Hop, Reach},
     unresolved::{Refusal, Unresolved},
 };
-pub use crate::prefix::Prefix;
 use self::{
     neighbour::{Need, Neighbour},
     netlink::{Progress, Reading, Received, Socket, refusal},
+    path_mtu::PathMtus,
     resolve::Resolver,
     state::{Effect, Event, State, Table},
 };
+pub use crate::prefix::Prefix;
 
 /// The kernel's network as last heard of, and the conversation that keeps it so. For one task.
 pub struct Network {
@@ -50,6 +52,7 @@ pub struct Network {
     state: State,
     wanted: BTreeSet<(IpAddr, Reach)>,
     resolver: Resolver,
+    path_mtus: PathMtus,
     /// The tables to read, and when.
     unread: BTreeMap<Table, Instant>,
     reading: Option<UnderWay>,
@@ -80,6 +83,7 @@ impl Network {
             state: State::default(),
             wanted: BTreeSet::new(),
             resolver: Resolver::new(now),
+            path_mtus: PathMtus::default(),
             unread: Table::ALL.map(|table| (table, now)).into(),
             reading: None,
             routes_rested: now,
@@ -115,7 +119,21 @@ impl Network {
 
     /// How packets to this address leave now.
     pub fn next_hop(&self, address: IpAddr, reach: Reach) -> Result<Hop, Unresolved> {
-        self.state.next_hop(address, reach)
+        let mut hop = self.state.next_hop(address, reach)?;
+        if let Some(mtu) = self.path_mtus.of(address, Instant::now()) {
+            hop.next_hop = hop.next_hop.within(mtu);
+        }
+        Ok(hop)
+    }
+
+    /// A router on the way to this address, which is to be resolved, lets packets up to this size through. Holds for ten
+    /// minutes.
+    pub fn note_path_mtu(&mut self, address: IpAddr, mtu: u32) {
+        let now = Instant::now();
+        if self.wanted.contains(&(address, Reach::Routed)) && self.path_mtus.note(address, mtu, now) {
+            tracing::info!("packets for {address} larger than {mtu} bytes do not come through");
+            self.tell_soon(now);
+        }
     }
 
     /// The next hop toward any client, for a longest-prefix match: every prefix of the main table, every neighbour with
@@ -152,10 +170,14 @@ impl Network {
         for neighbour in self.resolver.take_due(now) {
             self.ask_kernel(neighbour);
         }
+        if self.path_mtus.forget(now) {
+            self.tell_soon(now);
+        }
         self.read_next(now)?;
         let reading =
             Table::ALL.into_iter().filter_map(|table| self.due(table)).min().filter(|_| self.reading.is_none());
-        let wake = [self.tell, self.resolver.next_due(), reading].into_iter().flatten().min();
+        let wake =
+            [self.tell, self.resolver.next_due(), self.path_mtus.next_forgotten(), reading].into_iter().flatten().min();
         let alarm = async {
             match wake {
                 Some(wake) => sleep_until(wake).await,

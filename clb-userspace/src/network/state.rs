@@ -13,7 +13,7 @@ use std::{
 use clb_common::NextHop;
 
 use super::{
-    interface::{Interface, LinkState},
+    interface::{Interface, LinkState, Tag, Vlan},
     neighbour::{Need, Neighbour, NeighbourEntry},
     routes::{Action, Route, RouteHop, RouteTable},
     unresolved::Unresolved,
@@ -277,11 +277,23 @@ impl State {
             return Err(Unresolved::NotEthernet { interface: interface.name.clone() });
         };
         let entry = self.neighbours.get(&neighbour).copied().unwrap_or(NeighbourEntry::NONE);
+        let way_out = self.way_out(interface)?;
         let Some(destination) = entry.usable() else {
             let (neighbour, interface) = (neighbour.address, interface.name.clone());
             return Err(Unresolved::NoMac { neighbour, interface, state: entry.state });
         };
-        Ok(NextHop::new(destination, source, interface.index, mtu))
+        let (index, vlan) = way_out;
+        Ok(NextHop::new(destination, source, index, mtu).in_vlan(vlan))
+    }
+
+    /// The interface that frames leave by, and their VLAN there; 0: none.
+    fn way_out(&self, interface: &Interface) -> Result<(u32, u16), Unresolved> {
+        let Some(Vlan { parent, id, tag }) = interface.vlan else { return Ok((interface.index, 0)) };
+        let is_ethernet = |parent: &Interface| parent.mac.is_some() && parent.vlan.is_none();
+        match self.links.get(&parent).filter(|parent| is_ethernet(parent)) {
+            Some(parent) if tag == Tag::Customer => Ok((parent.index, id)),
+            _ => Err(Unresolved::NestedVlan { interface: interface.name.clone() }),
+        }
     }
 }
 
@@ -502,6 +514,41 @@ mod tests {
                 expected: no_mac("10.0.0.9", "eth0", NeighbourState::None),
             },
             Case {
+                name: "in a VLAN",
+                changes: vec![in_vlan(ETH0, Tag::Customer), known(ETH1, "10.1.0.9", NeighbourState::Reachable)],
+                address: "10.1.0.9",
+                reach: Reach::OnLink,
+                expected: Ok(NextHop::new(PEER, OWN, ETH0, 1500).in_vlan(100)),
+            },
+            Case {
+                name: "in the VLAN of a provider",
+                changes: vec![in_vlan(ETH0, Tag::Provider), known(ETH1, "10.1.0.9", NeighbourState::Reachable)],
+                address: "10.1.0.9",
+                reach: Reach::OnLink,
+                expected: nested_vlan(),
+            },
+            Case {
+                name: "in a VLAN of a VLAN",
+                changes: vec![
+                    Event::Link(Interface {
+                        vlan: Some(Vlan { parent: 9, id: 7, tag: Tag::Customer }),
+                        ..interface(ETH0, "eth0", LinkState::Up)
+                    }),
+                    in_vlan(ETH0, Tag::Customer),
+                    known(ETH1, "10.1.0.9", NeighbourState::Reachable),
+                ],
+                address: "10.1.0.9",
+                reach: Reach::OnLink,
+                expected: nested_vlan(),
+            },
+            Case {
+                name: "in a VLAN of an interface of another namespace",
+                changes: vec![in_vlan(9, Tag::Customer), known(ETH1, "10.1.0.9", NeighbourState::Reachable)],
+                address: "10.1.0.9",
+                reach: Reach::Routed,
+                expected: nested_vlan(),
+            },
+            Case {
                 name: "an interface without Ethernet",
                 changes: vec![Event::Link(Interface { mac: None, ..interface(ETH0, "eth0", LinkState::Up) })],
                 address: "10.0.0.9",
@@ -632,7 +679,17 @@ mod tests {
     }
 
     fn interface(index: u32, name: &str, state: LinkState) -> Interface {
-        Interface { index, name: name.into(), mac: Some(OWN), mtu: 1500, state, xdp: None }
+        Interface { index, name: name.into(), mac: Some(OWN), mtu: 1500, state, xdp: None, vlan: None }
+    }
+
+    /// eth1 is a VLAN device.
+    fn in_vlan(parent: u32, tag: Tag) -> Event {
+        let vlan = Some(Vlan { parent, id: 100, tag });
+        Event::Link(Interface { vlan, ..interface(ETH1, "eth1", LinkState::Up) })
+    }
+
+    fn nested_vlan() -> Result<NextHop, Unresolved> {
+        Err(Unresolved::NestedVlan { interface: "eth1".into() })
     }
 
     fn known(interface: u32, address: &str, state: NeighbourState) -> Event {

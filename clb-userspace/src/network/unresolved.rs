@@ -38,6 +38,12 @@ pub enum Unresolved {
         /// The interface's name.
         interface: String,
     },
+    /// The route's interface is a VLAN device of a kind that clb makes no frames for.
+    #[error("its interface {interface} is a VLAN device, and no 802.1Q VLAN of an Ethernet interface of this machine")]
+    NestedVlan {
+        /// The interface's name.
+        interface: String,
+    },
     /// The MAC address is not known.
     #[error("the MAC address of {neighbour} on {interface} is not known (the kernel's neighbour entry is {state})")]
     NoMac {
@@ -69,6 +75,10 @@ impl Unresolved {
             }
             Self::InterfaceDown { interface, .. } => format!("ip link set {interface} up"),
             Self::NotEthernet { .. } => "route it through an Ethernet interface".into(),
+            Self::NestedVlan { interface } => format!(
+                "clb puts one 802.1Q tag on a frame, so {interface} must be directly on an Ethernet interface: \
+                 ip -details link show {interface}"
+            ),
             Self::NoMac { neighbour, interface, .. } => format!(
                 "check that {neighbour} is running and answers on {interface}: ip neigh show {neighbour} dev {interface}"
             ),
