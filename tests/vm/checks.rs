@@ -4,7 +4,11 @@ use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context as _, Result, ensure};
 use clb_tests::Lab;
-use clb_userspace::dataplane::{Dataplane, DropLog, Settings};
+use clb_common::{ForwardingMode, Protocol};
+use clb_userspace::{
+    control::DesiredListener,
+    dataplane::{Dataplane, DropLog, ListenerId, Settings},
+};
 
 use crate::{
     config::Listener,
@@ -83,7 +87,13 @@ fn verify(drop_log: DropLog) -> Result<String> {
     // A log is read by a task, which wants a runtime.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _inside = runtime.enter();
-    let mut dataplane = Dataplane::load(Settings { hash_seed: 7, drop_log }, &BTreeMap::new())?;
+    let settings = Settings { hash_seed: 7, drop_log, ..Settings::default() };
+    // The verifier removes what no listener needs, so each mode has one.
+    let listeners = ForwardingMode::ALL.into_iter().zip(1..).map(|(mode, port)| {
+        let id = ListenerId { vip: [203, 0, 113, 10].into(), protocol: Protocol::Tcp, port };
+        (id, DesiredListener { mode, slots: 1_021, weights: BTreeMap::new() })
+    });
+    let mut dataplane = Dataplane::load(settings, &listeners.collect())?;
     let info = dataplane.xdp()?.info()?;
     let verified = info.verified_instruction_count().context("the kernel says how many it verified")?;
     ensure!(info.size_jitted() > 0, "the program was not compiled to machine code");
