@@ -2,46 +2,36 @@
 
 use clb_common::{BackendTraffic, Event, Traffic, VerdictCounter};
 
-use crate::{maps, settings};
+use crate::maps;
 
 /// Counts a packet for a listener, whatever becomes of it.
 #[inline(always)]
 pub fn arrived(listener: u32, bytes: u32) {
-    if settings::records() {
-        maps::with(&maps::LISTENER_TRAFFIC, listener, |traffic: &mut Traffic| traffic.count(bytes.into()));
-    }
+    maps::with(&maps::LISTENER_TRAFFIC, listener, |traffic: &mut Traffic| traffic.count(bytes.into()));
 }
 
 /// Counts a packet that is sent to a backend.
 #[inline(always)]
 pub fn forwarded(backend: u32, bytes: u32) {
-    if settings::records() {
-        maps::with(&maps::BACKEND_TRAFFIC, backend, |traffic: &mut BackendTraffic| {
-            traffic.forwarded.count(bytes.into());
-        });
-    }
+    maps::with(&maps::BACKEND_TRAFFIC, backend, |traffic: &mut BackendTraffic| {
+        traffic.forwarded.count(bytes.into());
+    });
 }
 
 /// Counts a backend's reply that is sent to a client.
 #[inline(always)]
 pub fn replied(backend: u32, bytes: u32) {
-    if settings::records() {
-        maps::with(&maps::BACKEND_TRAFFIC, backend, |traffic: &mut BackendTraffic| traffic.replies.count(bytes.into()));
-    }
+    maps::with(&maps::BACKEND_TRAFFIC, backend, |traffic: &mut BackendTraffic| traffic.replies.count(bytes.into()));
 }
 
 /// Counts a packet that is not sent for a backend.
 #[inline(always)]
 pub fn unsent(verdict: VerdictCounter) {
-    if settings::records() {
-        maps::with(&maps::VERDICTS, verdict.index(), |packets: &mut u64| *packets += 1);
-    }
+    maps::with(&maps::VERDICTS, verdict.index(), |packets: &mut u64| *packets += 1);
 }
 
 /// Counts an event beside the packets.
 #[inline(always)]
 pub fn event(event: Event) {
-    if settings::records() {
-        maps::with(&maps::EVENTS, event as u32, |events: &mut u64| *events += 1);
-    }
+    maps::with(&maps::EVENTS, event as u32, |events: &mut u64| *events += 1);
 }

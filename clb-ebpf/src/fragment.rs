@@ -4,9 +4,7 @@
 //! So the first fragment of a datagram for the host leaves a note, too, if its destination is a VIP. Other fragments without
 //! a note pass: the host's own, and those of a backend's replies that came before their first.
 
-use clb_common::{
-    Address, DropReason, FRAGMENT_TICKS, FragmentKey, FragmentNote, FragmentWay,
-};
+use clb_common::{Address, DropReason, FRAGMENT_TICKS, FragmentKey, FragmentNote, FragmentWay};
 
 use crate::{
     count,
@@ -16,18 +14,13 @@ use crate::{
     listener, maps,
     packet::Packet,
     parse::{Datagram, Fragment, Headers},
-    reply,
-    select, settings,
+    reply, select, settings,
     verdict::Verdict,
 };
 
 /// Sends a fragment after the first one of its datagram.
 #[inline(always)]
-pub fn follow<F: Family>(
-    packet: &Packet,
-    link: Link,
-    datagram: &Datagram<F>,
-) -> Result<Verdict, DropReason> {
+pub fn follow<F: Family>(packet: &Packet, link: Link, datagram: &Datagram<F>) -> Result<Verdict, DropReason> {
     let Some(fragment) = datagram.payload.fragment else { return Ok(Verdict::Pass) };
     let (source, destination) = (datagram.source(), datagram.destination());
     let key = FragmentKey::new(F::VERSION, source, destination, fragment.identification, datagram.payload.protocol);

@@ -11,9 +11,9 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use clb_common::{
-    Address, Backend, BackendTraffic, EVENT_COUNTERS, Endpoint, Flow, FlowKey, FragmentKey, FragmentNote, Listener, NextHop,
-    POOL_ADDRESSES, Pool, Reply, Report, Return, ReturnKey, STAGES, Seen, SlotBlock, Stage, TICK_SHIFT, TooBig, Traffic,
-    VERDICT_COUNTERS,
+    Address, Backend, BackendTraffic, EVENT_COUNTERS, Endpoint, Flow, FlowKey, FragmentKey, FragmentNote, Listener,
+    NextHop, POOL_ADDRESSES, Pool, Reply, Report, Return, ReturnKey, STAGES, Seen, SlotBlock, Stage, TICK_SHIFT,
+    TooBig, Traffic, VERDICT_COUNTERS,
 };
 
 use crate::{forward::Delivery, parse::Walked, settings};
@@ -87,8 +87,7 @@ static SOURCES_TAKEN: PerCpuArray<u32, 1> = PerCpuArray::new();
 
 /// Where the fragments of a datagram go.
 #[btf_map]
-static FRAGMENTS: LruHashMap<FragmentKey, FragmentNote, FRAGMENTS_NOTED> =
-    LruHashMap::new();
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentNote, FRAGMENTS_NOTED> = LruHashMap::new();
 
 /// Datagrams in fragments at the same time. The oldest note gives way.
 const FRAGMENTS_NOTED: usize = 16_384;

@@ -11,7 +11,7 @@ static FLOW_HASH: [Global<u64>; FlowHash::KEYS] = [const { Global::new(0) }; Flo
 #[unsafe(no_mangle)]
 static MODES: Global<u32> = Global::new(0);
 
-/// 1 if the program only explains: it counts nothing and remembers nothing.
+/// 1 if the program only explains: it remembers nothing. Its counters are its own.
 #[unsafe(no_mangle)]
 static EXPLAINS: Global<u32> = Global::new(0);
 
@@ -50,7 +50,7 @@ pub fn uses(mode: ForwardingMode) -> bool {
     MODES.load() & mode.bit() != 0
 }
 
-/// Whether packets are counted and flows remembered.
+/// Whether flows and fragments are remembered, and the agent told.
 #[inline(always)]
 pub fn records() -> bool {
     EXPLAINS.load() == 0

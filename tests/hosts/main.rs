@@ -8,6 +8,7 @@ mod config;
 mod connection;
 mod decap;
 mod ending;
+mod explain;
 mod forwarding;
 mod network;
 mod next_hops;

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context as _, Result, ensure};
-use clb_tests::Lab;
 use clb_common::{ForwardingMode, Protocol};
+use clb_tests::Lab;
 use clb_userspace::{
     control::DesiredListener,
     dataplane::{Dataplane, DropLog, ListenerId, Settings},

@@ -4,9 +4,7 @@
 //! A new flow takes the next address and port of its CPU's part of the pool, so CPUs do not contend. What is taken already
 //! is seen when the way back is written, and the next one is tried.
 
-use clb_common::{
-    DropReason, Endpoint, FIRST_POOL_PORT, Flow, FlowKey, ForwardingMode, Port, Return, ReturnKey, Seen,
-};
+use clb_common::{DropReason, Endpoint, FIRST_POOL_PORT, Flow, FlowKey, ForwardingMode, Port, Return, ReturnKey, Seen};
 
 use super::{Carried, Outgoing, next_hop, rewritten};
 use crate::{
@@ -25,18 +23,12 @@ use crate::{
 
 /// Sends a client's packet to the backend of its flow.
 #[inline(always)]
-pub fn to_backend<F: Family>(
-    packet: &Packet,
-    headers: &Headers<F>,
-    listener: &Found,
-) -> Result<Verdict, DropReason> {
+pub fn to_backend<F: Family>(packet: &Packet, headers: &Headers<F>, listener: &Found) -> Result<Verdict, DropReason> {
     headers.check_lengths(packet)?;
     let hash = headers.flow_hash();
     let key = FlowKey::new(headers.source(), listener.index);
-    let seen = Seen {
-        tick: maps::tick(),
-        marks: transport::marks(packet, headers.transport_offset, headers.protocol)?,
-    };
+    let seen =
+        Seen { tick: maps::tick(), marks: transport::marks(packet, headers.transport_offset, headers.protocol)? };
     let flow = match maps::flow(&key, seen) {
         Some(flow) => *flow,
         None => remember(headers, listener, hash, key, seen)?,
@@ -86,11 +78,8 @@ fn remember<F: Family>(
         if !settings::records() {
             return Ok(flow);
         }
-        let way_back = ReturnKey::new(
-            Endpoint::new(F::VERSION, source, headers.protocol, port),
-            backend.address,
-            backend.port,
-        );
+        let way_back =
+            ReturnKey::new(Endpoint::new(F::VERSION, source, headers.protocol, port), backend.address, backend.port);
         let back = Return::new(
             key,
             headers.network.destination(),

@@ -59,11 +59,7 @@ pub fn carried<F>(packet: &Packet, headers: &Headers<F>) -> Carried {
     let offset = headers.transport_offset + transport::checksum_offset(headers.protocol);
     let checksum = packet.view::<HalfWord>(offset);
     let is_summed = checksum.is_some_and(|checksum| headers.protocol == Protocol::Tcp || checksum.0 != 0);
-    if headers.is_plain && is_summed {
-        Carried::Summed { protocol: headers.protocol as u8 }
-    } else {
-        Carried::Other
-    }
+    if headers.is_plain && is_summed { Carried::Summed { protocol: headers.protocol as u8 } } else { Carried::Other }
 }
 
 #[inline(always)]

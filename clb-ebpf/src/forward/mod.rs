@@ -25,11 +25,7 @@ use crate::{
 
 /// Sends a client's packet to its backend.
 #[inline(always)]
-pub fn to_backend<F: Family>(
-    packet: &Packet,
-    headers: &Headers<F>,
-    listener: &Found,
-) -> Result<Verdict, DropReason> {
+pub fn to_backend<F: Family>(packet: &Packet, headers: &Headers<F>, listener: &Found) -> Result<Verdict, DropReason> {
     headers.check_lengths(packet)?;
     let hash = headers.flow_hash();
     let selected = select::backend(listener.table, hash)?;

@@ -3,13 +3,13 @@
 use std::{io, path::Path, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, http::request::Builder};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::{net::UnixStream, time::timeout};
 
-use super::{CONFIG_PATH, STATUS_PATH, Status};
+use super::{CONFIG_PATH, EXPLAIN_PATH, Explanation, Question, STATUS_PATH, Status};
 use crate::config::Config;
 
 /// Asks the agent on this socket what it balances.
@@ -22,8 +22,18 @@ pub async fn config(socket: &Path) -> anyhow::Result<Config> {
     ask(socket, CONFIG_PATH).await
 }
 
+/// Asks the agent on this socket what would become of a packet.
+pub async fn explain(socket: &Path, question: &Question) -> anyhow::Result<Explanation> {
+    let body = serde_json::to_vec(question).context("write the question")?;
+    send(socket, Request::post(EXPLAIN_PATH), body).await
+}
+
 async fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> anyhow::Result<T> {
-    let answer = timeout(AGENT_PATIENCE, get(socket, path)).await;
+    send(socket, Request::get(path), Vec::new()).await
+}
+
+async fn send<T: DeserializeOwned>(socket: &Path, request: Builder, body: Vec<u8>) -> anyhow::Result<T> {
+    let answer = timeout(AGENT_PATIENCE, exchange(socket, request, body)).await;
     let body = answer.map_err(|_| {
         anyhow!(
             "the agent on {} does not answer\n\
@@ -37,7 +47,7 @@ async fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> anyhow::Result<T
     )
 }
 
-async fn get(socket: &Path, path: &str) -> anyhow::Result<Bytes> {
+async fn exchange(socket: &Path, request: Builder, body: Vec<u8>) -> anyhow::Result<Bytes> {
     let stream = UnixStream::connect(socket).await.map_err(|error| unreachable(socket, error))?;
     let no_answer = |error: hyper::Error| {
         anyhow!(error).context(format!(
@@ -48,7 +58,7 @@ async fn get(socket: &Path, path: &str) -> anyhow::Result<Bytes> {
     };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(no_answer)?;
     let connection = tokio::spawn(connection);
-    let request = Request::get(path).header("host", "clb").body(Empty::<Bytes>::new())?;
+    let request = request.header("host", "clb").body(Full::<Bytes>::new(body.into()))?;
     let response = sender.send_request(request).await.map_err(no_answer)?;
     let code = response.status();
     let body = response.into_body().collect().await.map_err(no_answer)?.to_bytes();

@@ -5,13 +5,15 @@
 //! that sends garbage, or nothing, costs one task and no more.
 
 mod client;
+mod explanation;
 mod server;
 mod status;
 
 use tokio::sync::oneshot;
 
 pub use self::{
-    client::{config, status},
+    client::{config, explain, status},
+    explanation::{BoundBackend, Ending, Explanation, Question},
     server::{Server, bind},
     status::{BackendStatus, InterfaceStatus, ListenerStatus, NextHopState, NextHopStatus, Status},
 };
@@ -25,7 +27,10 @@ pub enum Request {
     Status(oneshot::Sender<anyhow::Result<Status>>),
     /// The configuration in force.
     Config(oneshot::Sender<anyhow::Result<Config>>),
+    /// What would become of a packet.
+    Explain(Question, oneshot::Sender<anyhow::Result<Explanation>>),
 }
 
 const STATUS_PATH: &str = "/v1/status";
 const CONFIG_PATH: &str = "/v1/config";
+const EXPLAIN_PATH: &str = "/v1/explain";

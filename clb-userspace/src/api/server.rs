@@ -7,17 +7,18 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
-use http_body_util::Full;
+use anyhow::{Context as _, anyhow, bail};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Method, Response, StatusCode, body::Bytes, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::{mpsc, oneshot},
+    time::timeout,
 };
 
-use super::{CONFIG_PATH, Request, STATUS_PATH};
+use super::{CONFIG_PATH, EXPLAIN_PATH, Question, Request, STATUS_PATH};
 
 /// An open socket. Its file goes when it is dropped.
 pub struct Server {
@@ -101,9 +102,21 @@ async fn answer(
     let (code, body) = match (request.method(), request.uri().path()) {
         (&Method::GET, STATUS_PATH) => ask(&requests, Request::Status).await?,
         (&Method::GET, CONFIG_PATH) => ask(&requests, Request::Config).await?,
+        (&Method::POST, EXPLAIN_PATH) => match question(request).await {
+            Ok(question) => ask(&requests, |answer| Request::Explain(question, answer)).await?,
+            Err(error) => (StatusCode::BAD_REQUEST, format!("{error:#}").into_bytes()),
+        },
         _ => (StatusCode::NOT_FOUND, b"no such thing here".to_vec()),
     };
     Ok(Response::builder().status(code).body(Full::new(body.into()))?)
+}
+
+/// Reads what a client asks, of which there may not be much.
+async fn question(request: hyper::Request<Incoming>) -> anyhow::Result<Question> {
+    let body = Limited::new(request.into_body(), LONGEST_QUESTION).collect();
+    let body = timeout(CLIENT_PATIENCE, body).await.context("the question does not come")?;
+    let body = body.map_err(|error| anyhow!("the question cannot be read: {error}"))?.to_bytes();
+    serde_json::from_slice(&body).context("the question is of another version of clb")
 }
 
 /// Hands the request to the loop, and waits for its answer.
@@ -119,5 +132,7 @@ async fn ask<T: Serialize>(
     })
 }
 
+/// In bytes.
+const LONGEST_QUESTION: usize = 4_096;
 /// How long a client may take to say what it wants.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(5);

@@ -6,6 +6,7 @@
 mod bindable;
 mod check;
 mod decap;
+mod explain;
 mod generate;
 mod plan;
 mod run;
@@ -24,6 +25,7 @@ use clap::{Parser, Subcommand};
 use self::{
     bindable::BindableArguments,
     decap::DecapArguments,
+    explain::ExplainArguments,
     generate::{CompletionsArguments, ManArguments, SchemaArguments},
     plan::PlanArguments,
 };
@@ -48,6 +50,7 @@ enum Verb {
     Status(StatusArguments),
     Bindable(BindableArguments),
     Plan(PlanArguments),
+    Explain(ExplainArguments),
     Decap(DecapArguments),
     Schema(SchemaArguments),
     Completions(CompletionsArguments),
@@ -131,6 +134,7 @@ pub fn main() -> ExitCode {
         Verb::Status(arguments) => status::status(&arguments),
         Verb::Bindable(arguments) => bindable::bindable(&arguments),
         Verb::Plan(arguments) => plan::plan(&arguments),
+        Verb::Explain(arguments) => explain::explain(arguments),
         Verb::Decap(arguments) => decap::decap(arguments),
         Verb::Schema(SchemaArguments {}) => generate::schema(),
         Verb::Completions(arguments) => generate::completions(&arguments),

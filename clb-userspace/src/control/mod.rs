@@ -6,6 +6,7 @@
 mod change;
 pub mod decap;
 mod desired;
+mod explain;
 mod next_hops;
 mod plan;
 mod privileges;
@@ -29,6 +30,7 @@ use tracing::{info, warn};
 use self::next_hops::{NextHops, addresses};
 pub use self::{
     change::{BackendChange, Change, Kind, ListenerChange, Setting},
+    explain::without_agent as explain_without_agent,
     plan::{DesiredListener, Step, plan},
 };
 use crate::{
@@ -115,7 +117,7 @@ impl Control {
         network.keep_resolved(addresses(&config));
         NextHops::wait_for(&mut network, &config, options.unresolved).await?;
 
-        let mut dataplane = Dataplane::load(settings(&options, &config), &desired)?;
+        let mut dataplane = Dataplane::load(settings(options.drop_log, &config), &desired)?;
         dataplane.set_sources(&config.source_addresses)?;
         let reports = dataplane.reports()?;
         let next_hops = NextHops::of(&config, &network);
@@ -154,6 +156,9 @@ impl Control {
                 // The asker may have gone meanwhile.
                 Event::Request(Request::Status(answer)) => drop(answer.send(self.status())),
                 Event::Request(Request::Config(answer)) => drop(answer.send(Ok(self.config.clone()))),
+                Event::Request(Request::Explain(question, answer)) => {
+                    drop(answer.send(explain::explain(&self.config, &self.next_hops, &self.dataplane, question)));
+                }
                 Event::Terminate { signal } => {
                     info!("{signal}: detaching and ending");
                     return Ok(());
@@ -190,7 +195,7 @@ impl Control {
         self.network.keep_resolved(addresses(&self.config).union(&addresses(&loaded.config)).copied().collect());
         NextHops::wait_for(&mut self.network, &loaded.config, Unresolved::Allow).await?;
         let next_hops = NextHops::of(&loaded.config, &self.network);
-        self.dataplane.set_settings(settings(&self.options, &loaded.config)).await?;
+        self.dataplane.set_settings(settings(self.options.drop_log, &loaded.config)).await?;
         self.dataplane.set_sources(&loaded.config.source_addresses)?;
         let steps = apply(&loaded.config, &next_hops, &mut self.dataplane).await?;
         self.config = loaded.config;
@@ -284,10 +289,10 @@ impl Control {
 }
 
 /// What the program is loaded with.
-fn settings(options: &Options, config: &Config) -> Settings {
+fn settings(drop_log: DropLog, config: &Config) -> Settings {
     Settings {
         hash_seed: config.hash_seed,
-        drop_log: options.drop_log,
+        drop_log,
         tunnel_v4: config.tunnel_sources.v4,
         tunnel_v6: config.tunnel_sources.v6,
         gue_port: config.gue_port,

@@ -6,7 +6,10 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues, lpm_trie::Key},
     util::nr_cpus,
 };
-use clb_common::{Address, Backend, BackendTraffic, Endpoint, Listener, NextHop, Reply, SlotBlock, Traffic};
+use clb_common::{
+    Address, Backend, BackendTraffic, Endpoint, Listener, NextHop, Reply, SLOTS_PER_BLOCK, SlotBlock, SlotTable,
+    Traffic,
+};
 
 use super::pool::SourcePool;
 use crate::network::Prefix;
@@ -42,6 +45,13 @@ impl Maps {
             events: take(ebpf, "EVENTS")?,
             pool: SourcePool::take(ebpf)?,
         })
+    }
+
+    /// The index of the backend that a slot names.
+    pub fn owner(&self, table: &SlotTable, slot: u32) -> anyhow::Result<u32> {
+        let block = table.first_block + slot / SLOTS_PER_BLOCK;
+        let SlotBlock(slots) = self.slots.get(&block, 0).context("read a slot")?;
+        Ok(slots[(slot % SLOTS_PER_BLOCK) as usize])
     }
 
     /// Sets the way to the clients of a prefix.

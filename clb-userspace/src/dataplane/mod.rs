@@ -7,6 +7,7 @@
 mod attach;
 mod counters;
 mod decap;
+mod explain;
 mod flows;
 mod maps;
 mod pool;
@@ -35,6 +36,7 @@ pub use self::{
     attach::{AttachMode, Attachment, Mode, program_name},
     counters::{Counters, ListenerCounters},
     decap::Decapsulator,
+    explain::{End, Outcome, Probe},
     program::{DropLog, Settings},
     reports::{Reported, Reports},
 };

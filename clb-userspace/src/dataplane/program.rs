@@ -81,8 +81,8 @@ pub struct Program {
 }
 
 /// The object, once loaded with settings. Its handles keep the programs.
-struct Instance {
-    ebpf: Ebpf,
+pub struct Instance {
+    pub ebpf: Ebpf,
     /// The kernel empties the map when nobody holds it any more.
     _stages: ProgramArray<MapData>,
     /// Takes the program's log out of its ring while it lives.
@@ -102,7 +102,7 @@ impl Program {
     pub fn load(settings: Settings, capacity: Capacity) -> anyhow::Result<(Self, Maps, FlowTable)> {
         let mut shared = SharedMaps::open();
         let modes = capacity.modes;
-        let mut instance = Instance::load(&settings, modes, &capacity, shared.as_ref().ok())?;
+        let mut instance = Instance::load(&settings, modes, &capacity, shared.as_ref().ok(), Purpose::Serve)?;
         if let Ok(shared) = &mut shared {
             shared.add(&instance.ebpf, modes)?;
         }
@@ -133,7 +133,7 @@ impl Program {
                  help: start clb again with the new file, or start it with CAP_SYS_ADMIN"
             ),
         };
-        let mut instance = Instance::load(&settings, modes, &self.capacity, Some(shared))?;
+        let mut instance = Instance::load(&settings, modes, &self.capacity, Some(shared), Purpose::Serve)?;
         shared.add(&instance.ebpf, modes)?;
         let adds_flows = self.modes & ForwardingMode::FullNat.bit() == 0;
         let flows = if adds_flows { Some(FlowTable::take(&mut instance.ebpf)?) } else { None };
@@ -151,6 +151,18 @@ impl Program {
         Ok(Replaced { _instance: old, flows })
     }
 
+    /// Another instance, which has the same maps but remembers nothing and counts for itself.
+    pub fn explaining(&self) -> anyhow::Result<Instance> {
+        let shared = self.shared.as_ref().map_err(|error| {
+            anyhow!(
+                "a program that explains cannot have the maps of the one that runs: {error:#}\n\
+                 help: start clb with CAP_SYS_ADMIN, which it gives up before it serves"
+            )
+        })?;
+        let settings = Settings { drop_log: DropLog::Off, ..self.settings };
+        Instance::load(&settings, self.modes, &self.capacity, Some(shared), Purpose::Explain)
+    }
+
     /// The program's handle.
     pub fn xdp(&mut self) -> anyhow::Result<&mut Xdp> {
         self.instance.xdp()
@@ -164,7 +176,13 @@ impl Program {
 
 impl Instance {
     /// Loads the object; with maps that are there already, where there are such.
-    fn load(settings: &Settings, modes: u32, capacity: &Capacity, shared: Option<&SharedMaps>) -> anyhow::Result<Self> {
+    fn load(
+        settings: &Settings,
+        modes: u32,
+        capacity: &Capacity,
+        shared: Option<&SharedMaps>,
+        purpose: Purpose,
+    ) -> anyhow::Result<Self> {
         let Settings { hash_seed, drop_log, tunnel_v4, tunnel_v6, gue_port, max_flows } = *settings;
         let Capacity { listeners, backends, blocks, modes: _ } = *capacity;
         let max_flows = if modes & ForwardingMode::FullNat.bit() == 0 { 1 } else { max_flows };
@@ -173,7 +191,10 @@ impl Instance {
         let (tunnel_v4, tunnel_v6) = (words_v4(tunnel_v4), words_v6(tunnel_v6));
         let gue_port = u32::from(gue_port.to_be());
         let log_level: u8 = if drop_log == DropLog::On { u8::MAX } else { 0 };
-        let shared: Vec<_> = shared.into_iter().flat_map(SharedMaps::paths).collect();
+        let is_wanted = |name: &str| purpose == Purpose::Serve || !COUNTERS.contains(&name);
+        let shared = shared.into_iter().flat_map(SharedMaps::paths);
+        let shared: Vec<_> = shared.filter(|(name, _)| is_wanted(name)).collect();
+        let explains = u32::from(purpose == Purpose::Explain);
         let mut loader = EbpfLoader::new();
         for (name, path) in &shared {
             loader.map_pin_path(name, path);
@@ -183,6 +204,7 @@ impl Instance {
             .override_global("FLOW_HASH", &flow_hash, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .override_global("MODES", &modes, true)
+            .override_global("EXPLAINS", &explains, true)
             .override_global("TUNNEL_V4", tunnel_v4.as_slice(), true)
             .override_global("TUNNEL_V6", tunnel_v6.as_slice(), true)
             .override_global("GUE_PORT", &gue_port, true)
@@ -214,7 +236,7 @@ impl Instance {
         Ok(Self { ebpf, _stages: stages, _log: log })
     }
 
-    fn xdp(&mut self) -> anyhow::Result<&mut Xdp> {
+    pub fn xdp(&mut self) -> anyhow::Result<&mut Xdp> {
         let program = self.ebpf.program_mut(ENTRY).context("the object holds the program `clb`")?;
         Ok(program.try_into()?)
     }
@@ -227,6 +249,26 @@ pub fn load_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mu
     program.load().map_err(|error| refused(&format!("load the XDP program `{name}`"), error))?;
     Ok(program)
 }
+
+/// What an instance is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Serve,
+    Explain,
+}
+
+/// The maps that an instance which explains has to itself: what it counts, and what its programs tell each other.
+const COUNTERS: [&str; 9] = [
+    "VERDICTS",
+    "EVENTS",
+    "LISTENER_TRAFFIC",
+    "BACKEND_TRAFFIC",
+    "WALKED",
+    "DELIVERY",
+    "TOO_BIG",
+    "SOURCES_TAKEN",
+    "REPORTS",
+];
 
 /// The program that is attached.
 const ENTRY: &str = "clb";
