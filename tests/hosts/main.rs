@@ -9,6 +9,7 @@ mod connection;
 mod decap;
 mod ending;
 mod forwarding;
+mod interfaces;
 mod network;
 mod next_hops;
 mod own_traffic;

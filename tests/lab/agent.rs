@@ -190,7 +190,8 @@ impl Status {
         listener.backends.iter().find(|backend| backend.address == address)
     }
 
-    fn unresolved(&self) -> Vec<String> {
+    /// The next hops that are not known, each with its reason.
+    pub fn unresolved(&self) -> Vec<String> {
         let backends = self.listeners.iter().flat_map(|listener| &listener.backends);
         let unresolved = backends.filter(|backend| backend.next_hop.state != "resolved");
         unresolved
