@@ -8,6 +8,7 @@ mod config;
 mod connection;
 mod decap;
 mod ending;
+mod flow_end;
 mod forwarding;
 mod interfaces;
 mod network;

@@ -131,6 +131,8 @@ pub struct Status {
     pub drops: BTreeMap<String, u64>,
     /// Where the XDP program is attached.
     pub interfaces: Vec<InterfaceStatus>,
+    /// Flows that `full_nat` remembers.
+    pub flows: u64,
     /// The listeners.
     pub listeners: Vec<ListenerStatus>,
 }
