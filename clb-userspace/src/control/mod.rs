@@ -116,10 +116,9 @@ impl Control {
         NextHops::wait_for(&mut network, &config, options.unresolved).await?;
 
         let mut dataplane = Dataplane::load(settings(&options, &config), &desired)?;
-        dataplane.set_sources(&config.source_addresses)?;
         let reports = dataplane.reports()?;
         let next_hops = NextHops::of(&config, &network);
-        apply(&config, &next_hops, &mut dataplane).await?;
+        apply(&options, &config, &next_hops, &mut dataplane).await?;
         next_hops.log_changes_since(&NextHops::default());
         let mut control = Self { options, config, network, next_hops, dataplane, reports, sweeps: Sweeps::new() };
         control.follow_network().await?;
@@ -190,9 +189,7 @@ impl Control {
         self.network.keep_resolved(addresses(&self.config).union(&addresses(&loaded.config)).copied().collect());
         NextHops::wait_for(&mut self.network, &loaded.config, Unresolved::Allow).await?;
         let next_hops = NextHops::of(&loaded.config, &self.network);
-        self.dataplane.set_settings(settings(&self.options, &loaded.config)).await?;
-        self.dataplane.set_sources(&loaded.config.source_addresses)?;
-        let steps = apply(&loaded.config, &next_hops, &mut self.dataplane).await?;
+        let steps = apply(&self.options, &loaded.config, &next_hops, &mut self.dataplane).await?;
         self.config = loaded.config;
         self.replace_next_hops(next_hops);
         say_what_is_not_done_yet(&self.config);
@@ -324,9 +321,16 @@ impl Sweeps {
 }
 
 /// Makes the data plane what a configuration says, and returns how many steps that took.
-async fn apply(config: &Config, next_hops: &NextHops, dataplane: &mut Dataplane) -> anyhow::Result<usize> {
+async fn apply(
+    options: &Options,
+    config: &Config,
+    next_hops: &NextHops,
+    dataplane: &mut Dataplane,
+) -> anyhow::Result<usize> {
     let steps = plan(&desired::desired(config)?, &dataplane.actual());
     let number = steps.len();
+    dataplane.prepare(settings(options, config), &steps).await?;
+    dataplane.set_sources(&config.source_addresses)?;
     dataplane.apply(steps, &|mode, address| next_hops.resolve(mode, address)).await?;
     Ok(number)
 }

@@ -100,7 +100,7 @@ impl Tables {
         // Removing while walking would begin the walk again.
         let mut over = Vec::new();
         let mut left = 0;
-        for entry in self.returns.iter() {
+        for entry in &self.returns {
             let (key, back) = entry.context("walk over the flows")?;
             let flow = self.flows.get(&back.flow, 0).ok();
             let flow = flow.filter(|flow| (flow.source, flow.port) == (key.source.address, key.source.port));
@@ -137,11 +137,10 @@ fn has_ended(Lifetime { protocol, idle_timeout }: Lifetime, client: Option<Seen>
     let either = marks | backend.marks;
     let limit = match protocol {
         _ if client.is_none() => AFTER_SYN.min(idle_timeout),
-        Protocol::Udp => idle_timeout,
         Protocol::Tcp if either & Seen::RESET != 0 => AFTER_RESET,
         Protocol::Tcp if marks & backend.marks & Seen::FINISHED != 0 => AFTER_BOTH_FINISHED,
         Protocol::Tcp if either & Seen::ESTABLISHED == 0 => AFTER_SYN.min(idle_timeout),
-        Protocol::Tcp => idle_timeout,
+        Protocol::Tcp | Protocol::Udp => idle_timeout,
     };
     idle > ticks(limit)
 }
