@@ -33,6 +33,16 @@ impl Change {
         !fold(self.0 + !checksum as u64)
     }
 
+    /// The checksum after a change that may leave nothing but zeros, whose checksum is all ones. Of anything else, all ones
+    /// is as right as 0.
+    #[inline(always)]
+    pub const fn apply_to_any(self, checksum: u16) -> u16 {
+        match self.apply(checksum) {
+            0 => 0xffff,
+            patched => patched,
+        }
+    }
+
     /// The UDP checksum after the change: 0 says that there is none and stays (RFC 768, RFC 6935), and a computed 0 is
     /// sent as all ones.
     #[inline(always)]
@@ -40,10 +50,7 @@ impl Change {
         if checksum == 0 {
             return 0;
         }
-        match self.apply(checksum) {
-            0 => 0xffff,
-            patched => patched,
-        }
+        self.apply_to_any(checksum)
     }
 }
 

@@ -14,7 +14,7 @@ pub struct FragmentKey {
     pub destination: Address,
     /// Its identification, as it stands in the packet.
     pub identification: u32,
-    /// The protocol in it.
+    /// The protocol in it, of IPv4.
     protocol: u16,
     version: u16,
 }
@@ -29,7 +29,12 @@ impl FragmentKey {
         identification: u32,
         protocol: u8,
     ) -> Self {
-        Self { source, destination, identification, protocol: protocol as u16, version: version as u16 }
+        // What follows IPv6's fragment header need not be said alike in all fragments: only the first one counts.
+        let protocol = match version {
+            Version::V4 => protocol as u16,
+            Version::V6 => 0,
+        };
+        Self { source, destination, identification, protocol, version: version as u16 }
     }
 }
 

@@ -84,29 +84,25 @@ fn receive(packet: &Packet) -> Option<Received> {
     } else {
         return None;
     };
-    let is_gue = outer.protocol == Protocol::Udp as u8;
-    let udp = if is_gue {
-        Some(udp_to_gue_port(packet, &outer)?)
+    let (kind, payload) = if outer.protocol == Protocol::Udp as u8 {
+        let udp_length = udp_to_gue_port(packet, &outer)?;
+        if !is_from_trusted_source_to_here(&outer)? {
+            return Some(Received::RefusedSource);
+        }
+        let Some(payload) = gue(packet, &outer, udp_length) else { return Some(Received::Malformed) };
+        (Received::Gue, payload)
     } else if is_ip(outer.protocol) {
-        None
+        if !is_from_trusted_source_to_here(&outer)? {
+            return Some(Received::RefusedSource);
+        }
+        (Received::Ipip, Payload { protocol: outer.protocol, offset: outer.offset, length: outer.length })
     } else {
         return None;
     };
-    // SAFETY: only whether there is a value is of interest.
-    unsafe { OWN.get(&outer.destination) }?;
-    if !is_trusted(outer.source) {
-        return Some(Received::RefusedSource);
+    match take_off(packet, &link, &payload, outer.traffic_class & ECN) {
+        Ok(()) => Some(kind),
+        Err(received) => Some(received),
     }
-    let payload = match udp {
-        Some(udp_length) => gue(packet, &outer, udp_length),
-        None => Some(Payload { protocol: outer.protocol, offset: outer.offset, length: outer.length }),
-    };
-    let Some(payload) = payload else { return Some(Received::Malformed) };
-    Some(match take_off(packet, &link, &payload, outer.traffic_class & ECN) {
-        Ok(()) if is_gue => Received::Gue,
-        Ok(()) => Received::Ipip,
-        Err(received) => received,
-    })
 }
 
 /// What an outer header says.
@@ -176,11 +172,13 @@ fn is_there(packet: &Packet, offset: usize, total_length: u32) -> Option<()> {
     (offset as u32 + total_length <= packet.whole_length()).then_some(())
 }
 
-/// Whether a source is in a prefix that is trusted.
+/// Whether a packet to this host comes from a source that is trusted; nothing if it is to another host.
 #[inline(always)]
-fn is_trusted(source: TunnelEnd) -> bool {
-    let AlignedKey { key, .. } = &AlignedKey { _filler: 0, key: Key::new(TunnelEnd::BITS, source) };
-    SOURCES.get(key).is_some()
+fn is_from_trusted_source_to_here(outer: &Outer) -> Option<bool> {
+    // SAFETY: only whether there is a value is of interest.
+    unsafe { OWN.get(outer.destination) }?;
+    let AlignedKey { key, .. } = &AlignedKey { _filler: 0, key: Key::new(TunnelEnd::BITS, outer.source) };
+    Some(SOURCES.get(key).is_some())
 }
 
 /// What lies in a tunnel.
@@ -235,8 +233,8 @@ fn take_off(packet: &Packet, link: &Link, payload: &Payload, outer_ecn: u8) -> R
     };
     let [a, b, c] = packet.view::<[Word; 3]>(0).ok_or(Received::Malformed)?;
     let ethernet = [a.0, b.0, c.0];
-    let outer_length = payload.offset - link.length();
-    let packet = packet.grow_front(-(outer_length as i32)).map_err(|_| Received::Malformed)?;
+    let outer_length = (payload.offset - link.length()) as u32;
+    let packet = packet.grow_front(-outer_length.cast_signed()).map_err(|_| Received::Malformed)?;
     link::write(&packet, link, ethernet, ether_type).ok_or(Received::Malformed)
 }
 

@@ -11,7 +11,7 @@ use network_types::{
 
 use crate::{
     packet::{Byte, Packet, Plain, Word},
-    parse::{Fragment, Payload, SHORTEST_TRANSPORT},
+    parse::{self, Fragment, Payload, SHORTEST_TRANSPORT},
     settings,
 };
 
@@ -32,6 +32,8 @@ pub trait Family: Plain {
     /// The protocol behind this header, if that is all there is between Ethernet and the transport header: a whole datagram
     /// without options or extension headers, and a frame of so many bytes behind this header's begin holds it.
     fn plain_protocol(&self, bytes: u32) -> Option<u8>;
+    /// Whether a fragment that says so of what it holds may be one of TCP or UDP.
+    fn may_hold_ports(protocol: u8) -> bool;
     /// What follows this header, which stands at `offset`, with its options.
     fn first_payload(&self, offset: usize) -> Option<Payload>;
     /// What follows this header and all extension headers.
@@ -83,6 +85,11 @@ impl Family for V4 {
         let length = self.total_length();
         (self.vihl == 0x45 && whole && length >= Self::LEN as u32 + SHORTEST_TRANSPORT && length <= bytes)
             .then_some(self.proto)
+    }
+
+    #[inline(always)]
+    fn may_hold_ports(protocol: u8) -> bool {
+        parse::protocol(protocol).is_some()
     }
 
     #[inline(always)]
@@ -223,6 +230,12 @@ impl Family for V6 {
         let length = self.total_length();
         (self.vcf[0] >> 4 == 6 && length >= Self::LEN as u32 + SHORTEST_TRANSPORT && length <= bytes)
             .then_some(self.next_hdr)
+    }
+
+    #[inline(always)]
+    fn may_hold_ports(protocol: u8) -> bool {
+        // An extension header may come first, of which only the first fragment says what follows it.
+        parse::protocol(protocol).is_some() || matches!(protocol, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS)
     }
 
     #[inline(always)]

@@ -1,6 +1,7 @@
 //! Fragments of datagrams: the first one has the ports and leaves a note, the rest follow it.
 //!
-//! A fragment for a VIP without a note is dropped: nobody can say which listener it is for, or whether it is for the host.
+//! A fragment of TCP or UDP for a VIP without a note is dropped: nobody can say which listener it is for, or whether it is
+//! for the host.
 //! So the first fragment of a datagram for the host leaves a note, too, if its destination is a VIP. Other fragments without
 //! a note pass: the host's own, and those of a backend's replies that came before their first.
 
@@ -26,7 +27,7 @@ pub fn follow<F: Family>(packet: &Packet, link: Link, datagram: &Datagram<F>) ->
     let key = FragmentKey::new(F::VERSION, source, destination, fragment.identification, datagram.payload.protocol);
     let note = maps::fragment_note(&key).filter(|note| maps::tick().wrapping_sub(note.tick) <= FRAGMENT_TICKS);
     let Some(note) = note else {
-        let is_for_vip = listener::is_vip(F::VERSION, destination);
+        let is_for_vip = F::may_hold_ports(datagram.payload.protocol) && listener::is_vip(F::VERSION, destination);
         return if is_for_vip { Err(DropReason::FragmentWithoutFirst) } else { Ok(Verdict::Pass) };
     };
     match note.way() {
@@ -124,8 +125,12 @@ fn leave<F: Family>(headers: &Headers<F>, note: &FragmentNote) {
 
 #[inline(always)]
 fn check_length<F: Family>(packet: &Packet, link: Link, datagram: &Datagram<F>) -> Result<(), DropReason> {
-    if link.length() as u32 + datagram.network.total_length() > packet.whole_length() {
+    let length = link.length() as u32 + datagram.network.total_length();
+    if length > packet.whole_length() {
         return Err(DropReason::TruncatedPacket);
+    }
+    if length < datagram.payload.offset as u32 {
+        return Err(DropReason::TruncatedHeader);
     }
     Ok(())
 }

@@ -184,11 +184,11 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// The one's complement sum of all bytes from this offset on, which is even, whether or not they are linear.
+/// The one's complement sum of so many bytes from this offset on, which is even, whether or not they are linear.
 #[inline(always)]
-pub fn sum_from(packet: &Packet, offset: u32) -> u32 {
+pub fn sum_of(packet: &Packet, offset: u32, length: u32) -> u32 {
     // SAFETY: a program's own function, called with the program's own context.
-    unsafe { clb_sum_from(packet.context.ctx, offset) }
+    unsafe { clb_sum_of(packet.context.ctx, offset, length) }
 }
 
 /// A function of its own for the verifier, which would walk the loops once for every way to them.
@@ -198,29 +198,39 @@ pub fn sum_from(packet: &Packet, offset: u32) -> u32 {
 /// `context` is the one that the kernel gave the program.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub unsafe extern "C" fn clb_sum_from(context: *mut xdp_md, offset: u32) -> u32 {
+pub unsafe extern "C" fn clb_sum_of(context: *mut xdp_md, offset: u32, length: u32) -> u32 {
     let mut at = offset;
+    let mut left = length;
     let mut sum = 0;
     let mut chunks = 0;
-    while chunks < MOST_CHUNKS {
+    while chunks < MOST_CHUNKS && left >= CHUNK_WORDS as u32 * 4 {
         // SAFETY: the caller's promise.
         let Some(chunk) = (unsafe { load::<CHUNK_WORDS>(context, at, CHUNK_WORDS as u32 * 4) }) else { break };
         sum = sum_words(chunk, sum);
         at += CHUNK_WORDS as u32 * 4;
+        left -= CHUNK_WORDS as u32 * 4;
         chunks += 1;
     }
     // What is left is shorter than a chunk.
     let mut words = 0;
-    while words < CHUNK_WORDS {
+    while words < CHUNK_WORDS && left >= 4 {
         // SAFETY: the caller's promise.
         let Some(word) = (unsafe { load::<1>(context, at, 4) }) else { break };
         sum = sum_words(word, sum);
         at += 4;
+        left -= 4;
         words += 1;
     }
     // Up to three bytes, the lengths being constants for the verifier.
     // SAFETY: the caller's promise.
-    let rest = unsafe { load(context, at, 3).or_else(|| load(context, at, 2)).or_else(|| load(context, at, 1)) };
+    let rest = unsafe {
+        match left {
+            3 => load(context, at, 3),
+            2 => load(context, at, 2),
+            1 => load(context, at, 1),
+            _ => None,
+        }
+    };
     match rest {
         Some(rest) => sum_words::<1>(rest, sum),
         None => sum,

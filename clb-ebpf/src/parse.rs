@@ -13,7 +13,7 @@ use crate::{
     maps,
     packet::Packet,
     settings,
-    transport::{Ports, ReadPorts as _},
+    transport::{self, Ports, ReadPorts as _},
 };
 
 /// The headers that the stages need, found once.
@@ -60,7 +60,7 @@ impl<F: Family> Headers<'_, F> {
         if length > packet.linear_length() && length > packet.whole_length() {
             return Err(DropReason::TruncatedPacket);
         }
-        if length < self.transport_offset as u32 + SHORTEST_TRANSPORT {
+        if length < self.transport_offset as u32 + transport::header_length(self.protocol) {
             return Err(DropReason::TruncatedHeader);
         }
         Ok(())
@@ -107,6 +107,9 @@ impl<F: Family> Datagram<'_, F> {
 pub fn plain<'a, F: Family>(packet: &Packet<'a>) -> Option<Headers<'a, F>> {
     let network = packet.view::<F>(EthHdr::LEN)?;
     let protocol = protocol(network.plain_protocol(packet.linear_length() - EthHdr::LEN as u32)?)?;
+    if network.total_length() < size_of::<F>() as u32 + transport::header_length(protocol) {
+        return None;
+    }
     let transport_offset = EthHdr::LEN + size_of::<F>();
     let ports = packet.view::<Ports>(transport_offset)?;
     Some(Headers {

@@ -69,6 +69,8 @@ pub fn next_hop<F: Family>(out: &Outgoing<F>) -> Result<Option<&'static NextHop>
 pub fn rewritten<F: Family>(out: &Outgoing<F>, next_hop: &NextHop) -> Result<Verdict, DropReason> {
     let Outgoing { packet, link, network, backend, .. } = *out;
     packet.view_mut::<F>(link.length()).ok_or(DropReason::TruncatedHeader)?.decrement_hop_limit()?;
-    count::replied(backend, forward::length(packet, network, &link));
-    link::forward(packet, &link, next_hop, F::ETHER_TYPE)
+    let length = forward::length(packet, network, &link);
+    let verdict = link::forward(packet, &link, next_hop, F::ETHER_TYPE)?;
+    count::replied(backend, length);
+    Ok(verdict)
 }

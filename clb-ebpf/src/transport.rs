@@ -76,6 +76,15 @@ pub fn patched(protocol: Protocol, checksum: u16, change: Change) -> u16 {
     }
 }
 
+/// The header without options: what a packet has at least.
+#[inline(always)]
+pub const fn header_length(protocol: Protocol) -> u32 {
+    match protocol {
+        Protocol::Tcp => TcpHdr::LEN as u32,
+        Protocol::Udp => UdpHdr::LEN as u32,
+    }
+}
+
 /// Where the checksum stands in the header.
 #[inline(always)]
 pub const fn checksum_offset(protocol: Protocol) -> usize {

@@ -90,6 +90,27 @@ fn a_neighbour_that_stops_answering_is_unresolved_until_it_is_back() {
 }
 
 #[test]
+fn a_reported_path_mtu_makes_the_next_hop_narrower_and_never_wider() {
+    let hosts = pair();
+    hosts.in_balancer(async |mut network| {
+        network.note_path_mtu(ip(PEER), 1_300);
+        network.keep_resolved([(ip(PEER), Reach::Routed)].into());
+        let mtu = |network: &Network| network.next_hop(ip(PEER), Reach::Routed).map(|hop| hop.next_hop.mtu);
+        until(&mut network, "the peer is resolved, and nobody asked for it before", |network| {
+            mtu(network) == Ok(1_500)
+        })
+        .await;
+        for (name, reported, expected) in
+            [("wider than the link", 9_000, 1_500), ("narrower", 1_400, 1_400), ("too narrow", 68, 552)]
+        {
+            network.note_path_mtu(ip(PEER), reported);
+            assert_eq!(mtu(&network), Ok(expected), "{name}");
+        }
+        timeout(Duration::from_secs(5), network.changed()).await.expect("the change is told").unwrap();
+    });
+}
+
+#[test]
 fn a_stale_neighbour_is_verified_within_half_a_minute() {
     let hosts = pair();
     hosts.in_balancer(async |mut network| {

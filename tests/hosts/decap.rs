@@ -236,7 +236,9 @@ impl Network {
     /// Starts `clb decap` on every backend, and waits until it takes tunnels off.
     fn decap(&self, options: &[&str]) -> Vec<Decap> {
         let decaps: Vec<_> = self.backends.iter().map(|backend| Decap::start(&self.lab, backend, options)).collect();
-        decaps.iter().for_each(|decap| decap.wait_for("taking off"));
+        for decap in &decaps {
+            decap.wait_for("taking off");
+        }
         decaps
     }
 }

@@ -94,9 +94,9 @@ fn a_bad_file_changes_nothing_and_the_log_says_what_is_wrong_with_it() {
             said: "hash_seed changed, which a reload cannot do",
         },
         Case {
-            name: "a mode that there is not yet",
+            name: "a mode that lacks an address",
             change: |good| good.replacen("forwarding: nat", "forwarding: full_nat", 1),
-            said: "not implemented yet",
+            said: "no-source-address",
         },
     ] {
         network.reload(&agent, &change(&good), REFUSED);

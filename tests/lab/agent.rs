@@ -133,6 +133,8 @@ pub struct Status {
     pub drops: BTreeMap<String, u64>,
     /// Where the XDP program is attached.
     pub interfaces: Vec<InterfaceStatus>,
+    /// Flows that `full_nat` remembers.
+    pub flows: u64,
     /// The listeners.
     pub listeners: Vec<ListenerStatus>,
 }
@@ -192,7 +194,8 @@ impl Status {
         listener.backends.iter().find(|backend| backend.address == address)
     }
 
-    fn unresolved(&self) -> Vec<String> {
+    /// The next hops that are not known, each with its reason.
+    pub fn unresolved(&self) -> Vec<String> {
         let backends = self.listeners.iter().flat_map(|listener| &listener.backends);
         let unresolved = backends.filter(|backend| backend.next_hop.state != "resolved");
         unresolved

@@ -11,8 +11,7 @@ use clb_userspace::dataplane::Counters;
 
 use crate::{
     build::{
-        CLB_MAC, CLIENT_MAC, Segment, arp_request, as_ipv4_fragment, ping, with_ipv4_options,
-        with_longest_ipv4_options, without_udp_checksum,
+        CLB_MAC, CLIENT_MAC, LONGEST_OPTIONS, SECURITY_OPTION, Segment, arp_request, frame, icmp,
     },
     harness::{Action, Harness, LOOPBACK, Result, listener},
 };
@@ -136,11 +135,11 @@ fn dsr() -> Vec<Case> {
         packet: last_hop.bytes(),
         expected: Transmit(last_hop.on_link(BACKEND_MAC, CLB_MAC).bytes()),
     });
-    let options = Segment::new(Tcp, CLIENT, "203.0.113.10:80");
+    let options = Segment::new(Tcp, CLIENT, "203.0.113.10:80").options(&SECURITY_OPTION);
     cases.push(Case {
         name: "dsr: IPv4 options are kept",
-        packet: with_ipv4_options(&options),
-        expected: Transmit(with_ipv4_options(&options.on_link(BACKEND_MAC, CLB_MAC))),
+        packet: options.bytes(),
+        expected: Transmit(options.on_link(BACKEND_MAC, CLB_MAC).bytes()),
     });
     let elsewhere = Segment::new(Tcp, CLIENT, "203.0.113.10:81");
     cases.push(Case {
@@ -185,20 +184,20 @@ fn nat() -> Vec<Case> {
     let forwarded = packet.clone().to("10.0.1.11:8081").hop_limit(63).on_link(BACKEND_MAC, CLB_MAC);
     cases.push(Case {
         name: "nat finds the TCP header behind IPv4 options",
-        packet: with_ipv4_options(&packet),
-        expected: Transmit(with_ipv4_options(&forwarded)),
+        packet: packet.clone().options(&SECURITY_OPTION).bytes(),
+        expected: Transmit(forwarded.clone().options(&SECURITY_OPTION).bytes()),
     });
     cases.push(Case {
         name: "nat finds the TCP header behind the longest IPv4 header",
-        packet: with_longest_ipv4_options(&packet),
-        expected: Transmit(with_longest_ipv4_options(&forwarded)),
+        packet: packet.options(&LONGEST_OPTIONS).bytes(),
+        expected: Transmit(forwarded.options(&LONGEST_OPTIONS).bytes()),
     });
     let packet = Segment::new(Udp, CLIENT, "203.0.113.10:5353");
     let forwarded = packet.clone().to("10.0.1.11:5354").hop_limit(63).on_link(BACKEND_MAC, CLB_MAC);
     cases.push(Case {
         name: "nat leaves a UDP packet without a checksum without one",
-        packet: without_udp_checksum(&packet),
-        expected: Transmit(without_udp_checksum(&forwarded)),
+        packet: packet.clone().without_checksum().bytes(),
+        expected: Transmit(forwarded.clone().without_checksum().bytes()),
     });
     cases.push(Case {
         name: "nat of an empty datagram",
@@ -279,7 +278,12 @@ fn passed() -> Vec<Case> {
         Case { name: "ARP passes", packet: arp_request(), expected: Pass },
         Case {
             name: "an echo request to another address passes",
-            packet: ping([198, 51, 100, 10], [203, 0, 113, 11]),
+            packet: frame(
+                CLB_MAC,
+                CLIENT_MAC,
+                &[],
+                &icmp("198.51.100.10".parse().unwrap(), "203.0.113.11".parse().unwrap(), [8, 0], [0, 1, 0, 2], b"ping"),
+            ),
             expected: Pass,
         },
         Case {
@@ -308,7 +312,7 @@ fn passed() -> Vec<Case> {
         Case { name: "an IPv6 header of another version passes", packet: old_v6_version, expected: Pass },
         Case {
             name: "a fragment for another address passes",
-            packet: as_ipv4_fragment(&web.clone().to("203.0.113.11:80"), 0x100, false),
+            packet: web.clone().to("203.0.113.11:80").fragments(16)[2].clone(),
             expected: Pass,
         },
         Case {
@@ -397,12 +401,12 @@ fn dropped() -> Vec<Case> {
         },
         Case {
             name: "a fragment far into a datagram that was never begun: the offset has thirteen bits",
-            packet: as_ipv4_fragment(&web, 0x1000, true),
+            packet: web.clone().payload(&[0; 40_000]).fragments(0x1000)[8].clone(),
             expected: Drop(DropReason::FragmentWithoutFirst),
         },
         Case {
             name: "the last fragment of a datagram that was never begun",
-            packet: as_ipv4_fragment(&web, 0x100, false),
+            packet: web.fragments(16)[2].clone(),
             expected: Drop(DropReason::FragmentWithoutFirst),
         },
         Case {

@@ -72,6 +72,11 @@ impl Harness {
         runtime.block_on(dataplane.apply(steps, &|_, address| hop(next_hops, address))).unwrap();
     }
 
+    /// Makes these the source addresses of `full_nat`.
+    pub fn set_sources(&mut self, sources: &[IpAddr]) {
+        self.dataplane.set_sources(sources).unwrap();
+    }
+
     /// Runs the program on one packet, as if it had come in by the loopback interface.
     pub fn run(&mut self, packet: &[u8]) -> Result {
         let mut bytes = vec![0; packet.len() + 256];

@@ -1,7 +1,10 @@
 //! Packets through the real program, compared as a whole: what comes out, the verdict, and what was counted.
 
-mod accounting;
 mod build;
 mod cases;
+mod differential;
+mod generate;
 mod harness;
+mod inspect;
+mod model;
 mod selection;

@@ -9,6 +9,8 @@ use crate::{count, family::Family, link, verdict::Verdict};
 #[inline(always)]
 pub fn send<F: Family>(out: &Outgoing<F>) -> Result<Verdict, DropReason> {
     let next_hop = next_hop(out, 0)?;
-    count::forwarded(out.selected.index, length(out.packet, out.network, &out.link));
-    link::forward(out.packet, &out.link, next_hop, F::ETHER_TYPE)
+    let length = length(out.packet, out.network, &out.link);
+    let verdict = link::forward(out.packet, &out.link, next_hop, F::ETHER_TYPE)?;
+    count::forwarded(out.selected.index, length);
+    Ok(verdict)
 }

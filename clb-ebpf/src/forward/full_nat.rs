@@ -116,7 +116,8 @@ fn finish(key: &FlowKey, flow: Flow, way_back: &ReturnKey) -> Result<Flow, DropR
 #[inline(always)]
 pub fn back<F: Family>(packet: &Packet, headers: &Headers<F>) -> Option<&'static Return> {
     let key = ReturnKey::new(headers.destination(), headers.network.source(), headers.source_port);
-    let marks = transport::marks(packet, headers.transport_offset, headers.protocol).ok()?;
+    // One that ends too early is dropped when it is known to be a backend's.
+    let marks = transport::marks(packet, headers.transport_offset, headers.protocol).unwrap_or(0);
     maps::way_back(&key, Seen { tick: maps::tick(), marks })
 }
 

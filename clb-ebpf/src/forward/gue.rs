@@ -12,7 +12,7 @@ use crate::{
     count,
     family::Family,
     link,
-    packet::{HalfWord, Packet, Word, join, sum_from},
+    packet::{HalfWord, Packet, Word, join, sum_of},
     parse::Headers,
     settings, transport,
     verdict::Verdict,
@@ -38,7 +38,10 @@ pub fn send<F: Family>(out: &Outgoing<F>) -> Result<Verdict, DropReason> {
                 Carried::Summed { protocol } => {
                     packet.view::<F>(shim_offset + SHIM).ok_or(DropReason::NoHeadroom)?.known_sum(protocol)
                 }
-                Carried::Other => Sum::default().word(sum_from(&packet, (shim_offset + SHIM) as u32)),
+                Carried::Other => {
+                    let inner = u32::from(outer.payload_length) - SHIM as u32;
+                    Sum::default().word(sum_of(&packet, (shim_offset + SHIM) as u32, inner))
+                }
             };
             let pseudo = words(outer.source.0, words(out.selected.backend.address.0, inner))
                 .half_word(length)
@@ -55,11 +58,26 @@ pub fn send<F: Family>(out: &Outgoing<F>) -> Result<Verdict, DropReason> {
 
 /// Whether the transport header has a checksum to build on.
 #[inline(always)]
-pub fn carried<F>(packet: &Packet, headers: &Headers<F>) -> Carried {
+pub fn carried<F: Family>(packet: &Packet, headers: &Headers<F>) -> Carried {
     let offset = headers.transport_offset + transport::checksum_offset(headers.protocol);
     let checksum = packet.view::<HalfWord>(offset);
-    let is_summed = checksum.is_some_and(|checksum| headers.protocol == Protocol::Tcp || checksum.0 != 0);
-    if headers.is_plain && is_summed { Carried::Summed { protocol: headers.protocol as u8 } } else { Carried::Other }
+    let is_summed = match headers.protocol {
+        Protocol::Tcp => true,
+        Protocol::Udp => checksum.is_some_and(|checksum| checksum.0 != 0) && is_filled(packet, headers),
+    };
+    if headers.is_plain && is_summed {
+        Carried::Summed { protocol: headers.protocol as u8 }
+    } else {
+        Carried::Other
+    }
+}
+
+/// Whether the datagram takes all of its packet: its checksum covers nothing behind it (RFC 9868).
+#[inline(always)]
+fn is_filled<F: Family>(packet: &Packet, headers: &Headers<F>) -> bool {
+    let length = packet.view::<HalfWord>(headers.transport_offset + UDP_LENGTH).map(|length| u16::from_be(length.0));
+    let behind = headers.transport_offset as u32 - headers.link.length() as u32;
+    length.is_some_and(|length| u32::from(length) + behind == headers.network.total_length())
 }
 
 #[inline(always)]
@@ -70,5 +88,6 @@ fn words(words: [u32; 4], sum: Sum) -> Sum {
 
 /// The UDP header, and the GUE header without options.
 const SHIM: usize = UdpHdr::LEN + 4;
+const UDP_LENGTH: usize = core::mem::offset_of!(UdpHdr, len);
 /// The dynamic ports (RFC 6335, section 6).
 const FIRST_SOURCE_PORT: u16 = 0xc000;

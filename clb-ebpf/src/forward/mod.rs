@@ -126,8 +126,10 @@ fn in_mode<F: Family>(out: &Outgoing<F>) -> Result<Verdict, DropReason> {
 pub fn rewritten<F: Family>(out: &Outgoing<F>, next_hop: &NextHop) -> Result<Verdict, DropReason> {
     let Outgoing { packet, link, selected, .. } = out;
     packet.view_mut::<F>(link.length()).ok_or(DropReason::TruncatedHeader)?.decrement_hop_limit()?;
-    count::forwarded(selected.index, length(packet, out.network, link));
-    link::forward(packet, link, next_hop, F::ETHER_TYPE)
+    let length = length(packet, out.network, link);
+    let verdict = link::forward(packet, link, next_hop, F::ETHER_TYPE)?;
+    count::forwarded(selected.index, length);
+    Ok(verdict)
 }
 
 /// The backend's next hop, if the packet with so many more bytes fits the way there.

@@ -24,6 +24,9 @@ pub fn answer<F: Icmp>(packet: &Packet, link: Link, datagram: &Datagram<F>) -> R
     if link.length() as u32 + datagram.network.total_length() > packet.whole_length() {
         return Err(DropReason::TruncatedPacket);
     }
+    if link.length() as u32 + datagram.network.total_length() < (datagram.payload.offset + size_of::<Header>()) as u32 {
+        return Err(DropReason::TruncatedHeader);
+    }
     let ethernet = link::back_to_sender(packet).ok_or(DropReason::TruncatedHeader)?;
     let network = packet.view_mut::<F>(link.length()).ok_or(DropReason::TruncatedHeader)?;
     // The pseudo-header is the same with the addresses exchanged.
@@ -34,7 +37,7 @@ pub fn answer<F: Icmp>(packet: &Packet, link: Link, datagram: &Datagram<F>) -> R
     let before = u16::from_ne_bytes([header.type_, header.code]);
     header.type_ = F::ECHO_REPLY;
     let change = Change::default().half_word(before, u16::from_ne_bytes([header.type_, header.code]));
-    header.check = change.apply(u16::from_ne_bytes(header.check)).to_ne_bytes();
+    header.check = change.apply_to_any(u16::from_ne_bytes(header.check)).to_ne_bytes();
     link::write(packet, &link, ethernet, F::ETHER_TYPE).ok_or(DropReason::TruncatedHeader)?;
     Ok(Verdict::Answer)
 }

@@ -5,7 +5,7 @@ use clb_common::{Address, Endpoint, Port, Protocol, checksum::Change};
 use crate::{
     family::Family,
     packet::{HalfWord, Packet},
-    parse::{self, Datagram},
+    parse::{self, Datagram, SHORTEST_TRANSPORT},
     transport::{self, Ports, ReadPorts as _, Rewrite},
 };
 
@@ -15,6 +15,8 @@ pub struct Embedded<'a, F> {
     /// Where its IP header begins.
     offset: usize,
     transport_offset: usize,
+    /// Where the message ends.
+    end: usize,
     protocol: Protocol,
     source_port: Port,
     destination_port: Port,
@@ -34,16 +36,26 @@ impl<F: Family> Embedded<'_, F> {
 
 /// Reads the ports of a quoted packet.
 #[inline(always)]
-pub fn read<'a, F: Family>(packet: &Packet<'a>, offset: usize, quoted: &Datagram<'a, F>) -> Option<Embedded<'a, F>> {
+pub fn read<'a, F: Family>(
+    packet: &Packet<'a>,
+    offset: usize,
+    quoted: &Datagram<'a, F>,
+    end: usize,
+) -> Option<Embedded<'a, F>> {
     let Datagram { network, ref payload } = *quoted;
     if payload.fragment.is_some_and(|fragment| !fragment.is_first) {
         return None;
     }
     let protocol = parse::protocol(payload.protocol)?;
+    // RFC 792: at least so much is quoted. What stands behind the message is no part of it.
+    if payload.offset + SHORTEST_TRANSPORT as usize > end {
+        return None;
+    }
     let ports = packet.view::<Ports>(payload.offset)?;
     Some(Embedded {
         network,
         offset,
+        end,
         transport_offset: payload.offset,
         protocol,
         source_port: ports.source(),
@@ -74,12 +86,14 @@ pub fn rewrite<F: Family>(
     }
     let all = addresses.half_word(checksum, network.checksum());
 
-    let Embedded { transport_offset, protocol, .. } = *embedded;
+    let Embedded { transport_offset, protocol, end, .. } = *embedded;
     let ports = ports.apply(packet.view_mut(transport_offset)?);
     let all = all.and(ports);
-    let Some(field) = packet.view_mut::<HalfWord>(transport_offset + transport::checksum_offset(protocol)) else {
+    let checksum_offset = transport_offset + transport::checksum_offset(protocol);
+    if checksum_offset + size_of::<HalfWord>() > end {
         return Some(all);
-    };
+    }
+    let field = packet.view_mut::<HalfWord>(checksum_offset)?;
     let before = field.0;
     let after = transport::patched(protocol, before, addresses.and(ports));
     *field = HalfWord(after);

@@ -34,10 +34,11 @@ pub fn forward<F: Icmp>(packet: &Packet, link: Link, datagram: &Datagram<F>) -> 
     let message = Message { packet, link, datagram };
     let offset = datagram.payload.offset + size_of::<Header>();
     let Some(quoted) = parse::quoted::<F>(packet, offset) else { return Ok(Verdict::Pass) };
+    let end = link.length() + datagram.network.total_length() as usize;
     if quoted.source() != datagram.destination() {
         return Ok(Verdict::Pass);
     }
-    if let Some(embedded) = embedded::read(packet, offset, &quoted) {
+    if let Some(embedded) = embedded::read(packet, offset, &quoted, end) {
         if let Some(listener) = listener::find(&embedded.source()) {
             return message.to_backend(&embedded, &listener);
         }

@@ -5,7 +5,7 @@ mod embedded;
 mod error;
 pub mod too_big;
 
-use clb_common::DropReason;
+use clb_common::{Address, DropReason};
 use network_types::icmp::Icmpv4Hdr;
 
 use crate::{family::Family, link::Link, packet::Packet, parse::Datagram, verdict::Verdict};
@@ -19,6 +19,8 @@ pub trait Icmp: Family {
     const ECHO_REPLY: u8;
     /// Whether a message of this type is about a packet that it quotes.
     fn is_error(kind: u8) -> bool;
+    /// Whether an address is one host's.
+    fn is_one_host(address: Address) -> bool;
     /// The largest packet that a router lets through, if the message says so.
     fn path_mtu(header: &Header) -> Option<u16>;
 }
@@ -49,6 +51,13 @@ impl Icmp for crate::family::V4 {
     }
 
     #[inline(always)]
+    fn is_one_host(address: Address) -> bool {
+        // This network, loopback, groups and what is reserved (RFC 1122, section 3.2.1.3).
+        let [first, ..] = address.v4_word().to_ne_bytes();
+        !matches!(first, 0 | 127 | 224..)
+    }
+
+    #[inline(always)]
     fn path_mtu(header: &Header) -> Option<u16> {
         // RFC 1191, section 4.
         let [_, _, high, low] = header.data;
@@ -63,6 +72,14 @@ impl Icmp for crate::family::V6 {
     #[inline(always)]
     fn is_error(kind: u8) -> bool {
         matches!(kind, 1..=4)
+    }
+
+    #[inline(always)]
+    fn is_one_host(address: Address) -> bool {
+        // Neither unspecified, nor loopback, nor a group (RFC 4291).
+        let Address([a, b, c, d]) = address;
+        let [first, ..] = a.to_ne_bytes();
+        first != 0xff && (a | b | c != 0 || u32::from_be(d) > 1)
     }
 
     #[inline(always)]

@@ -4,36 +4,59 @@
 //! The packet becomes the message that quotes it. It is sent whether or not IPv4's DF is set: clb cannot fragment, and a
 //! sender that learns the MTU does so itself.
 
-use clb_common::{Address, Event, checksum::Sum};
+use clb_common::{Address, Event, Version, checksum::Sum};
 use network_types::{
     eth::EtherType,
     ip::{Ipv4Hdr, Ipv6Hdr},
 };
 
-use super::{FRAGMENTATION_NEEDED, PACKET_TOO_BIG, UNREACHABLE};
+use super::{FRAGMENTATION_NEEDED, Icmp, PACKET_TOO_BIG, UNREACHABLE};
 use crate::{
     count,
     family::{Family, V4, V6},
     link::{self, Link},
     maps,
-    packet::{Packet, Word, join},
+    packet::{Byte, Packet, Word, join},
 };
 
 /// Makes the message of a packet that is as it came. Returns nothing if it is not to be sent.
 #[inline(always)]
 pub fn answer(packet: &Packet) -> Option<()> {
+    let (link, ether_type) = link::parse(packet)?;
+    let is_v4 = ether_type == EtherType::Ipv4 as u16;
+    let may_be_told = if is_v4 { may_be_told::<V4>(packet, &link)? } else { may_be_told::<V6>(packet, &link)? };
+    if !may_be_told {
+        return None;
+    }
     let Some(mtu) = maps::noted_mtu() else {
         count::event(Event::TooBigSuppressed);
         return None;
     };
-    let (link, ether_type) = link::parse(packet)?;
-    if ether_type == EtherType::Ipv4 as u16 {
+    if is_v4 {
         v4(packet, &link, mtu)?;
     } else {
         v6(packet, &link, mtu)?;
     }
     count::event(Event::TooBigSent);
     Some(())
+}
+
+/// No error is sent about an error, about a fragment of IPv4 behind the first, or to what is not one host (RFC 1122,
+/// section 3.2.2; RFC 4443, section 2.4 (e)).
+#[inline(always)]
+fn may_be_told<F: Icmp>(packet: &Packet, link: &Link) -> Option<bool> {
+    let network = packet.view::<F>(link.length())?;
+    // An error behind extension headers is not known as such.
+    let payload = network.first_payload(link.length())?;
+    let is_later = payload.fragment.is_some_and(|fragment| !fragment.is_first);
+    let is_error = !is_later
+        && payload.protocol == F::ICMP
+        && packet.view::<Byte>(payload.offset).is_none_or(|kind| F::is_error(kind.0));
+    let tells_later = match F::VERSION {
+        Version::V4 => false,
+        Version::V6 => true,
+    };
+    Some(F::is_one_host(network.source()) && !is_error && (tells_later || !is_later))
 }
 
 #[inline(always)]

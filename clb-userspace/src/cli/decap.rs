@@ -11,12 +11,13 @@ use crate::{
     prefix::Prefix,
 };
 
-/// Take `ipip` and `gue` off on a backend without a tunnel device, until a signal ends it
+/// Take `ipip` and `gue` off on a backend without a tunnel device
 ///
-/// Attaches a small XDP program. A packet in a tunnel goes on to this host's own stack without its outer headers, if it comes from
-/// a trusted source to an address of this host; with an ECN field as RFC 6040 says. Everything else passes as it came: also outer
-/// headers with options or extension headers, and outer fragments. From a trusted source, GUE that is not plain data of variant 0,
-/// and a tunnel without a whole IP packet in it, is dropped and counted. The UDP checksum around GUE is not verified.
+/// Attaches a small XDP program until a signal ends it. A packet in a tunnel goes on to this host's own stack without its outer
+/// headers, if it comes from a trusted source to an address of this host; its ECN field becomes what RFC 6040 says. Everything else
+/// passes as it came: also outer headers with options or extension headers, and outer fragments. From a trusted source, GUE that
+/// is not plain data of variant 0, and a tunnel without a whole IP packet in it, is dropped and counted. The UDP checksum around
+/// GUE is not verified.
 ///
 /// The VIP must be an address of this host, as for `dsr`. SIGUSR1 logs what was received; SIGTERM and SIGINT do it, too, detach
 /// the program and end.

@@ -28,7 +28,7 @@ fn render(status: &Status) -> String {
     }
     let dropped: u64 = drops.values().sum();
     if *source_addresses > 0 {
-        text.push_str(&format!("\nfull_nat: {flows} flows, {source_addresses} source addresses\n"));
+        text.push_str(&format!("\nfull_nat: {flows} flows, addresses of the pool: {source_addresses}\n"));
     }
     text.push_str(&format!("\npassed {passed}  answered {answered}  dropped {dropped}\n"));
     for (what, times) in drops.iter().chain(events).filter(|&(_, &times)| times > 0) {

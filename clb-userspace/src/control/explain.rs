@@ -63,8 +63,7 @@ pub async fn without_agent(config: &Config, question: Question) -> anyhow::Resul
     NextHops::wait_for(&mut network, config, Unresolved::Allow).await?;
     let next_hops = NextHops::of(config, &network);
     let mut dataplane = Dataplane::load(settings(DropLog::Off, config), &desired::desired(config)?)?;
-    dataplane.set_sources(&config.source_addresses)?;
-    apply(config, &next_hops, &mut dataplane).await?;
+    apply(DropLog::Off, config, &next_hops, &mut dataplane).await?;
     let resolve = |mode, address| next_hops.resolve(mode, address);
     dataplane.update_next_hops(&resolve, network.client_routes()).await?;
     explain(config, &next_hops, &dataplane, question)

@@ -23,7 +23,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     task::JoinHandle,
-    time::{Instant, Interval, MissedTickBehavior, interval_at},
+    time::{Instant, sleep_until},
 };
 use tracing::{info, warn};
 
@@ -118,10 +118,9 @@ impl Control {
         NextHops::wait_for(&mut network, &config, options.unresolved).await?;
 
         let mut dataplane = Dataplane::load(settings(options.drop_log, &config), &desired)?;
-        dataplane.set_sources(&config.source_addresses)?;
         let reports = dataplane.reports()?;
         let next_hops = NextHops::of(&config, &network);
-        apply(&config, &next_hops, &mut dataplane).await?;
+        apply(options.drop_log, &config, &next_hops, &mut dataplane).await?;
         next_hops.log_changes_since(&NextHops::default());
         let mut control = Self { options, config, network, next_hops, dataplane, reports, sweeps: Sweeps::new() };
         control.follow_network().await?;
@@ -195,9 +194,7 @@ impl Control {
         self.network.keep_resolved(addresses(&self.config).union(&addresses(&loaded.config)).copied().collect());
         NextHops::wait_for(&mut self.network, &loaded.config, Unresolved::Allow).await?;
         let next_hops = NextHops::of(&loaded.config, &self.network);
-        self.dataplane.set_settings(settings(self.options.drop_log, &loaded.config)).await?;
-        self.dataplane.set_sources(&loaded.config.source_addresses)?;
-        let steps = apply(&loaded.config, &next_hops, &mut self.dataplane).await?;
+        let steps = apply(self.options.drop_log, &loaded.config, &next_hops, &mut self.dataplane).await?;
         self.config = loaded.config;
         self.replace_next_hops(next_hops);
         say_what_is_not_done_yet(&self.config);
@@ -302,38 +299,43 @@ fn settings(drop_log: DropLog, config: &Config) -> Settings {
 
 /// The walks over the flows, one at a time.
 struct Sweeps {
-    due: Interval,
-    under_way: Option<JoinHandle<anyhow::Result<u64>>>,
+    due: Instant,
+    under_way: Option<(Instant, JoinHandle<anyhow::Result<u64>>)>,
 }
 
 impl Sweeps {
     fn new() -> Self {
-        let mut due = interval_at(Instant::now() + SWEEP_EVERY, SWEEP_EVERY);
-        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { due, under_way: None }
+        Self { due: Instant::now() + SWEEP_EVERY, under_way: None }
     }
 
     fn begin(&mut self, sweep: JoinHandle<anyhow::Result<u64>>) {
-        self.under_way = Some(sweep);
+        self.under_way = Some((Instant::now(), sweep));
     }
 
     /// Nothing is lost when the future is dropped.
     async fn next(&mut self) -> Event {
-        let Some(sweep) = &mut self.under_way else {
-            self.due.tick().await;
+        let Some((began, sweep)) = &mut self.under_way else {
+            sleep_until(self.due).await;
             return Event::SweepDue;
         };
         let swept = sweep.await.context("walk over the flows").flatten();
+        self.due = Instant::now() + SWEEP_EVERY.max(began.elapsed() * SWEEP_REST);
         self.under_way = None;
-        self.due.reset();
         Event::Swept(swept)
     }
 }
 
 /// Makes the data plane what a configuration says, and returns how many steps that took.
-async fn apply(config: &Config, next_hops: &NextHops, dataplane: &mut Dataplane) -> anyhow::Result<usize> {
+async fn apply(
+    drop_log: DropLog,
+    config: &Config,
+    next_hops: &NextHops,
+    dataplane: &mut Dataplane,
+) -> anyhow::Result<usize> {
     let steps = plan(&desired::desired(config)?, &dataplane.actual());
     let number = steps.len();
+    dataplane.prepare(settings(drop_log, config), &steps).await?;
+    dataplane.set_sources(&config.source_addresses)?;
     dataplane.apply(steps, &|mode, address| next_hops.resolve(mode, address)).await?;
     Ok(number)
 }
@@ -432,7 +434,9 @@ fn listeners(config: &Config) -> String {
 const NAMED_BY: &str = "`load_balancer.interfaces`";
 /// Requests that may wait for the loop.
 const REQUESTS: usize = 64;
-/// From the end of one walk over the flows to the next.
+/// From the end of one walk over the flows to the next, at least.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
+/// And so many times as long as it took: a second for a quarter of a million flows.
+const SWEEP_REST: u32 = 9;
 const RECONNECT: Duration = Duration::from_secs(1);
 const FOLLOW: &str = "follow the host's network";

@@ -173,10 +173,12 @@ impl Dataplane {
         self.maps.pool.write(addresses)
     }
 
-    /// Runs the program with these settings from now on. The keys of the flow hash and the size of the flow table are for
-    /// good.
-    pub async fn set_settings(&mut self, settings: Settings) -> anyhow::Result<()> {
-        self.run(settings, 0).await
+    /// Makes sure that a plan can be executed, and that packets find its modes and these settings from now on. The keys of
+    /// the flow hash and the size of the flow table are for good. Fails before anything changes.
+    pub async fn prepare(&mut self, settings: Settings, steps: &[Step]) -> anyhow::Result<()> {
+        self.settle().await;
+        self.check_room(steps)?;
+        self.run(settings, modes(steps)).await
     }
 
     /// Has an instance of the program run that knows these modes.

@@ -230,7 +230,7 @@ impl Instance {
             .context("the stages are in a map of programs")?;
         for stage in Stage::ALL {
             let program = load_program(&mut ebpf, stage.program())?;
-            stages.set(stage as u32, &*program.fd()?, 0).context("publish a stage of the XDP program")?;
+            stages.set(stage as u32, program.fd()?, 0).context("publish a stage of the XDP program")?;
         }
         load_program(&mut ebpf, ENTRY)?;
         Ok(Self { ebpf, _stages: stages, _log: log })
