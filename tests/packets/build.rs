@@ -234,9 +234,8 @@ pub fn frame(destination: [u8; 6], source: [u8; 6], tags: &[(u16, u16)], packet:
 }
 
 /// An IP packet with this ICMP message in it, whose checksum is computed: type, code, four bytes and what follows.
-pub fn icmp(from: IpAddr, to: IpAddr, kind: [u8; 2], rest: [u8; 4], content: &[u8]) -> Vec<u8> {
+pub fn icmp(from: IpAddr, to: IpAddr, hop_limit: u8, kind: [u8; 2], rest: [u8; 4], content: &[u8]) -> Vec<u8> {
     let mut message = [&[kind[0], kind[1], 0, 0], rest.as_slice(), content].concat();
-    let hop_limit = 64;
     match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             let sum = etherparse::checksum::Sum16BitWords::new().add_slice(&message);

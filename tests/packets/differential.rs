@@ -166,7 +166,8 @@ fn differences(expected: &Counted, counters: &Counters) -> String {
     if was == *expected {
         return String::new();
     }
-    let mut text = format!("passed {} {}, answered {} {}", expected.passed, was.passed, expected.answered, was.answered);
+    let mut text =
+        format!("passed {} {}, answered {} {}", expected.passed, was.passed, expected.answered, was.answered);
     for &(reason, packets) in &counters.dropped {
         if expected.dropped[&(reason as u32)] != packets {
             text.push_str(&format!("\n{}: {} {packets}", reason.name(), expected.dropped[&(reason as u32)]));

@@ -142,8 +142,7 @@ impl Generator<'_> {
         };
         // Whoever is on the way may send it, or the end itself; rarely for somebody else.
         let for_whom = if self.random.one_in(20) { self.stranger_of(quoted.from.is_ipv4()) } else { quoted.from.ip() };
-        let from =
-            if self.random.one_in(2) { quoted.to.ip() } else { self.stranger_of(quoted.from.is_ipv4()) };
+        let from = if self.random.one_in(2) { quoted.to.ip() } else { self.stranger_of(quoted.from.is_ipv4()) };
         let whole = quoted.packet();
         let header = whole.len() - quoted.payload.len() - if quoted.protocol == Protocol::Tcp { 20 } else { 8 };
         let length = match self.random.below(4) {
@@ -159,7 +158,7 @@ impl Generator<'_> {
         };
         let kind = *self.random.of(kinds);
         let rest = (self.random.number() as u32 & 0xffff).to_be_bytes();
-        let packet = icmp(from, for_whom, kind, rest, &whole[..length]);
+        let packet = icmp(from, for_whom, 64, kind, rest, &whole[..length]);
         let tags = self.tags();
         frame(quoted.destination_mac, quoted.source_mac, &tags, &packet)
     }
@@ -173,7 +172,7 @@ impl Generator<'_> {
         let rest = if self.random.one_in(4) { [0; 4] } else { (self.random.number() as u32).to_be_bytes() };
         let length = self.random.below(70);
         let content = if self.random.one_in(3) { vec![0; length] } else { self.random.bytes(length) };
-        let packet = icmp(self.client(is_v4).ip(), to, [kind, 0], rest, &content);
+        let packet = icmp(self.client(is_v4).ip(), to, 64, [kind, 0], rest, &content);
         let tags = self.tags();
         frame(CLB_MAC, CLIENT_MAC, &tags, &packet)
     }

@@ -43,8 +43,17 @@ pub struct Harness {
 impl Harness {
     /// Loads the program for these listeners. A backend without an entry in `next_hops` is unresolved.
     pub fn new(listeners: &Listeners, next_hops: &[(&str, NextHop)], routes: &[(&str, u8, NextHop)]) -> Self {
+        Self::with_settings(Settings { hash_seed: SEED, ..Settings::default() }, listeners, next_hops, routes)
+    }
+
+    /// The same with other settings.
+    pub fn with_settings(
+        settings: Settings,
+        listeners: &Listeners,
+        next_hops: &[(&str, NextHop)],
+        routes: &[(&str, u8, NextHop)],
+    ) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let settings = Settings { hash_seed: SEED, ..Settings::default() };
         let dataplane =
             Dataplane::load(settings, listeners).expect("these tests load an XDP program: run them as root");
         let mut harness = Self { runtime, dataplane, next_hops: BTreeMap::new() };
@@ -79,8 +88,23 @@ impl Harness {
 
     /// Runs the program on one packet, as if it had come in by the loopback interface.
     pub fn run(&mut self, packet: &[u8]) -> Result {
+        self.run_as(packet, TestRunOptions::default())
+    }
+
+    /// Runs it on a packet with so many bytes of metadata before it: they take what room there is for headers.
+    pub fn run_behind(&mut self, metadata: u32, packet: &[u8]) -> Result {
+        let data = [vec![0; metadata as usize].as_slice(), packet].concat();
+        // `struct xdp_md`: begin and end of the packet, begin of the metadata, interface, queue, interface to leave by.
+        let context = [metadata, data.len() as u32, 0, 0, 0, 0].map(u32::to_ne_bytes).concat();
+        let mut context_out = context.clone();
+        let options =
+            TestRunOptions { ctx_in: Some(&context), ctx_out: Some(&mut context_out), ..TestRunOptions::default() };
+        self.run_as(&data, options)
+    }
+
+    fn run_as(&mut self, packet: &[u8], options: TestRunOptions<'_>) -> Result {
         let mut bytes = vec![0; packet.len() + 256];
-        let options = TestRunOptions { data_in: Some(packet), data_out: Some(&mut bytes), ..TestRunOptions::default() };
+        let options = TestRunOptions { data_in: Some(packet), data_out: Some(&mut bytes), ..options };
         let done = self.dataplane.xdp().unwrap().test_run(options).unwrap();
         let action = match done.return_value {
             0 => Action::Aborted,

@@ -7,4 +7,7 @@ mod generate;
 mod harness;
 mod inspect;
 mod model;
+mod modes;
+mod passed;
+mod refused;
 mod selection;

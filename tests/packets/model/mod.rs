@@ -28,7 +28,10 @@ use crate::harness::Listeners;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Pass,
-    Sent { interface: u32, bytes: Vec<u8> },
+    Sent {
+        interface: u32,
+        bytes: Vec<u8>,
+    },
     Answered(Vec<u8>),
     Dropped(DropReason),
     /// Dropped as too big; the sender is told by this frame, if it may be told and if there were not too many.
