@@ -30,7 +30,7 @@ fn a_flow_ends_a_while_after_its_connection_and_with_its_listener() {
     connection.exchange(1_000);
     assert_eq!(network.flows(&web, 40).failures, [].into(), "{}", log(&agent));
     wait_for_status(&agent, "the flows are counted", |status| status.flows > 40);
-    wait_until("those that closed are over", Duration::from_secs(60), || Ok(agent.status()?.flows == 1)).unwrap();
+    wait_until("those that closed are over", Duration::from_mins(1), || Ok(agent.status()?.flows == 1)).unwrap();
     connection.exchange(1_000);
 
     network.reload(&agent, &file(slice::from_ref(&web)), "read again");

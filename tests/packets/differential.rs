@@ -99,15 +99,14 @@ fn compare(seed: u64, packets: u64) -> u64 {
         if number % 512 == 0 || number + 1 == packets {
             of_counters = differences(&model.counted, &harness.counters());
         }
-        if !agree || !of_counters.is_empty() {
-            panic!(
-                "CLB_SEED={seed} CLB_PACKETS={packets}, packet {number}: {of_counters}\n{}\nexpected {}\nbut was  {:?} {}",
-                hex(&packet),
-                shown(&expected),
-                result.action,
-                hex(&result.bytes)
-            );
-        }
+        assert!(
+            agree && of_counters.is_empty(),
+            "CLB_SEED={seed} CLB_PACKETS={packets}, packet {number}: {of_counters}\n{}\nexpected {}\nbut was  {:?} {}",
+            hex(&packet),
+            shown(&expected),
+            result.action,
+            hex(&result.bytes)
+        );
         match (&expected, result.action) {
             (Verdict::TooBig(Some(_)), Action::Drop) => not_told += 1,
             (Verdict::TooBig(Some(_)), _) => told += 1,
@@ -195,7 +194,7 @@ fn shown(verdict: &Verdict) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// A configuration, and the network around it.

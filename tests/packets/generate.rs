@@ -69,13 +69,22 @@ pub enum Made {
 impl Generator<'_> {
     /// The next frame. The model knows the flows of `full_nat`.
     pub fn packet(&mut self, model: &Model) -> (Vec<u8>, Made) {
+        loop {
+            let (bytes, made) = self.any(model);
+            if !model.is_undecided(&bytes) {
+                return (bytes, made);
+            }
+        }
+    }
+
+    fn any(&mut self, model: &Model) -> (Vec<u8>, Made) {
         let mut made = Made::Honest;
         let mut bytes = if !self.waiting.is_empty() && self.random.one_in(4) {
             let at = self.random.below(self.waiting.len());
             self.waiting.swap_remove(at)
         } else {
             match self.random.below(20) {
-                0..=9 => self.from_client(),
+                0..=9 => self.for_listener(),
                 10..=13 => self.reply(model),
                 14..=16 => self.error(model),
                 17 => self.echo(),
@@ -86,14 +95,17 @@ impl Generator<'_> {
                 }
             }
         };
-        if self.random.one_in(12) {
+        if bytes.len() <= LINEAR - 24 && self.random.one_in(12) {
             let trailer = 1 + self.random.below(24);
             bytes.extend(self.random.bytes(trailer));
         }
-        if self.random.one_in(4) { (self.mutated(bytes), Made::Mutated) } else { (bytes, made) }
+        if bytes.len() <= LINEAR && self.random.one_in(4) {
+            return (self.mutated(bytes), Made::Mutated);
+        }
+        (bytes, made)
     }
 
-    fn from_client(&mut self) -> Vec<u8> {
+    fn for_listener(&mut self) -> Vec<u8> {
         let (listener, ..) = *self.random.of(self.listeners);
         let client = self.client(listener.vip.is_ipv4());
         let segment = self.segment(listener.protocol, client, SocketAddr::new(listener.vip, listener.port));
@@ -101,7 +113,7 @@ impl Generator<'_> {
     }
 
     fn reply(&mut self, model: &Model) -> Vec<u8> {
-        let Some((protocol, from, to)) = self.way_back(model) else { return self.from_client() };
+        let Some((protocol, from, to)) = self.way_back(model) else { return self.for_listener() };
         let segment = self.segment(protocol, from, to);
         self.whole_or_not(&segment)
     }
@@ -190,7 +202,10 @@ impl Generator<'_> {
 
     /// Tunnels, other transports, and what is no IP.
     fn other_protocol(&mut self) -> Vec<u8> {
-        let mut bytes = self.from_client();
+        let mut bytes = self.for_listener();
+        if bytes.len() > LINEAR {
+            return bytes;
+        }
         let at = if bytes[12..14] == [0x08, 0x00] { 23 } else { 20 };
         match self.random.below(3) {
             0 => bytes[at] = *self.random.of(&[4, 41, 47, 50, 51, 58, 1, 132, 0, 59]),
@@ -214,6 +229,7 @@ impl Generator<'_> {
             1 => random.below(16),
             2 | 3 => random.below(200),
             4 => random.below(1_460),
+            _ if random.one_in(20) => random.below(8_900),
             _ => 540 + random.below(1_000),
         };
         let mut segment = Segment::new(protocol, "0.0.0.0:0", "0.0.0.0:0");
@@ -311,3 +327,7 @@ fn one(random: &mut Random, addresses: &[IpAddr], is_v4: bool) -> IpAddr {
         }
     }
 }
+
+/// What of a frame a program can look at directly, at least, when the kernel runs it on a frame of ours. Longer frames are as
+/// long as their IP header says: bytes behind the packet that only a jumbo frame's length tells of are not counted.
+const LINEAR: usize = 3_400;

@@ -20,7 +20,7 @@ pub struct Tunnel {
 }
 
 impl Model {
-    pub(super) fn to_backend(&mut self, packet: &Packet, client: SocketAddr, listener: ListenerId) -> Way {
+    pub(super) fn forward(&mut self, packet: &Packet, client: SocketAddr, listener: ListenerId) -> Way {
         self.arrived(packet, listener);
         packet.check_lengths()?;
         let backend = match self.mode(listener) {

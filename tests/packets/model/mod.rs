@@ -204,6 +204,23 @@ impl Model {
         }
     }
 
+    /// A packet to a source that a flow may have of which nothing was sent yet: the model has not learned its source, so it
+    /// cannot say whether the packet is the flow's.
+    pub fn is_undecided(&self, bytes: &[u8]) -> bool {
+        let Some((_, ip)) = read::frame(bytes) else { return false };
+        let ends = if ip.protocol == icmp::number(ip.source) {
+            let quoted = read::quoted(bytes, ip.payload + 8, &ip.source);
+            quoted.and_then(|quoted| quoted.ends(bytes)).map(|(source, backend)| (backend, source))
+        } else {
+            ip.ends(bytes)
+        };
+        ends.is_some_and(|(backend, source)| {
+            self.pool.contains(&source.ip())
+                && !self.ways_back.keys().any(|&(known, of, _)| (known, of) == (source, backend))
+                && self.flows.values().any(|flow| flow.source.is_none() && backend_end(&flow.backend) == backend)
+        })
+    }
+
     fn dropped(&mut self, reason: DropReason) {
         *self.counted.dropped.entry(reason as u32).or_default() += 1;
     }
@@ -224,7 +241,7 @@ impl Model {
         let Some((from, to)) = packet.ip.ends(bytes) else { return Err(Stop::Pass) };
         let protocol = packet.ip.protocol;
         if let Some(&(listener, _)) = self.listeners.get(&(to, protocol)) {
-            return self.to_backend(&packet, from, listener);
+            return self.forward(&packet, from, listener);
         }
         if let Some(&listener) = self.replies.get(&(from, protocol)) {
             return self.nat_reply(&packet, from, to, listener);
