@@ -11,7 +11,7 @@ use tokio::net::UdpSocket;
 /// Sends a datagram of each size on each of several flows at once, and has all of them come back as they were.
 pub fn exchange(client: &Host, target: SocketAddr, sizes: impl Iterator<Item = usize> + Send) -> Result<(), String> {
     let exchange = move || {
-        let sockets: Vec<_> = (0..FLOWS).map(|_| connect(target)).collect();
+        let sockets: Vec<_> = (0..FLOWS).map(|_| connect(target, DEADLINE)).collect();
         let mut received = vec![0; LONGEST];
         for size in sizes {
             let content = |flow: usize| (0..size).map(|at| (at ^ (at >> 8) ^ flow) as u8).collect::<Vec<_>>();
@@ -33,11 +33,20 @@ pub fn exchange(client: &Host, target: SocketAddr, sizes: impl Iterator<Item = u
     client.enter(exchange).unwrap()
 }
 
-fn connect(target: SocketAddr) -> StdUdpSocket {
+/// Whether a datagram of this size comes back soon.
+pub fn comes_back(client: &Host, target: SocketAddr, size: usize) -> bool {
+    let exchange = || {
+        let socket = connect(target, SOON);
+        socket.send(&vec![0; size]).is_ok() && socket.recv(&mut vec![0; LONGEST]).is_ok_and(|length| length == size)
+    };
+    client.enter(exchange).unwrap()
+}
+
+fn connect(target: SocketAddr, deadline: Duration) -> StdUdpSocket {
     let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = StdUdpSocket::bind(any).unwrap();
     socket.connect(target).unwrap();
-    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket.set_read_timeout(Some(deadline)).unwrap();
     socket
 }
 
@@ -63,4 +72,5 @@ const FLOWS: usize = 4;
 /// So many bytes at a time fit the buffer of a server's socket, with all that the kernel counts to them.
 const MOST_BYTES: usize = 36_000;
 const LONGEST: usize = 65_535;
+const SOON: Duration = Duration::from_millis(200);
 const DEADLINE: Duration = Duration::from_secs(5);

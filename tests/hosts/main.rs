@@ -18,6 +18,7 @@ mod modes;
 mod network;
 mod next_hops;
 mod own_traffic;
+mod path_mtu;
 mod refusals;
 mod reload;
 mod services;

@@ -115,6 +115,13 @@ impl Network {
         }
     }
 
+    /// Has the backends with the VIP answer clients of this network through this router on `front`.
+    pub fn answer_directly(&self, clients: &str, router: &str) {
+        for backend in &self.backends[..2 * OF_A_KIND] {
+            run(backend, &format!("ip route add {clients} via {router} dev eth1 onlink table {DIRECT}"));
+        }
+    }
+
     /// All hosts that send and receive packets.
     pub fn hosts(&self) -> impl Iterator<Item = &Host> {
         [&self.client, &self.balancer].into_iter().chain(&self.backends)

@@ -92,7 +92,7 @@ fn assert_serves(client: &Host, host: &Host, listen: SocketAddr, protocol: Proto
 }
 
 /// The address that the kernel of a host would use toward this one.
-fn source_toward(host: &Host, target: SocketAddr) -> IpAddr {
+pub fn source_toward(host: &Host, target: SocketAddr) -> IpAddr {
     let any: IpAddr = if target.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
     let source = host.enter(|| {
         let socket = std::net::UdpSocket::bind((any, 0))?;
