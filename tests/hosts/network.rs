@@ -272,8 +272,18 @@ pub fn log(agent: &Agent) -> String {
 
 /// Waits until the agent's status is as it should be, and returns it.
 pub fn wait_for_status(agent: &Agent, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
+    wait_for_status_within(PATIENCE, agent, what, wanted)
+}
+
+/// The same with another deadline.
+pub fn wait_for_status_within(
+    deadline: Duration,
+    agent: &Agent,
+    what: &str,
+    wanted: impl Fn(&Status) -> bool,
+) -> Status {
     let mut latest = Status::default();
-    wait_until(what, PATIENCE, || {
+    wait_until(what, deadline, || {
         latest = agent.status()?;
         Ok(wanted(&latest))
     })
