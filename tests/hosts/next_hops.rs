@@ -7,6 +7,7 @@ use clb_tests::{Host, NextHopStatus, Server, Servers, Status, wait_until};
 use crate::{
     config::{Listener, Mode, backend_address, every_kind},
     network::{Arms, INNER_V4, Network, PATIENCE, clients, flows, log, run, wait_for_status, wait_for_status_within},
+    own_traffic::ping,
 };
 
 #[test]
@@ -143,10 +144,7 @@ fn a_lost_backend_is_told_and_its_packets_are_counted_until_it_is_back() {
         assert_eq!(status.listeners.iter().map(|listener| listener.packets).sum::<u64>(), 10, "{name}");
 
         restore(&network);
-        wait_until("the network knows", PATIENCE, || {
-            Ok(run(&network.balancer, "ip neigh show 10.0.1.11 dev eth1").contains("lladdr"))
-        })
-        .unwrap();
+        wait_until("the network knows", PATIENCE, || Ok(ping(&network.balancer, backend_address(1, true)))).unwrap();
         wait_for_status_within(ONE_SECOND, &agent, "it is resolved", |status| {
             backends_are(status, |next_hop| next_hop.state == "resolved")
         });

@@ -115,8 +115,8 @@ pub fn source_toward(host: &Host, target: SocketAddr) -> IpAddr {
     source.unwrap().unwrap().ip()
 }
 
-/// Whether an address answers an echo request of this host within a second.
-fn ping(host: &Host, address: IpAddr) -> bool {
+/// Whether an address answers an echo request of this host within a second. A host that knows no way says so at once.
+pub fn ping(host: &Host, address: IpAddr) -> bool {
     host.sysctl("net.ipv4.ping_group_range", "0 0").unwrap();
     host.enter(|| {
         let (family, protocol, request, reply) = if address.is_ipv4() {
@@ -128,7 +128,9 @@ fn ping(host: &Host, address: IpAddr) -> bool {
         setsockopt(&socket, ReceiveTimeout, &TimeVal::new(1, 0)).unwrap();
         let message = [request, 0, 0, 0, 0, 0, 0, 1, b'h', b'i'];
         let target = SockaddrStorage::from(SocketAddr::new(address, 0));
-        sendmsg(socket.as_raw_fd(), &[IoSlice::new(&message)], &[], MsgFlags::empty(), Some(&target)).unwrap();
+        if sendmsg(socket.as_raw_fd(), &[IoSlice::new(&message)], &[], MsgFlags::empty(), Some(&target)).is_err() {
+            return false;
+        }
         let mut answer = [0; 64];
         let mut parts = [IoSliceMut::new(&mut answer)];
         let received = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, None, MsgFlags::empty());

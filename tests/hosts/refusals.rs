@@ -33,7 +33,10 @@ impl Network {
         fs::write(self.config(), file).unwrap();
         // Where everybody may execute it.
         let binary = self.lab.directory().join("clb");
-        fs::copy(clb(), &binary).unwrap();
+        // By a process of its own: one that another test starts meanwhile would have the open file, too, and no open file
+        // can be executed.
+        let copied = Command::new("cp").arg(clb()).arg(&binary).status().unwrap();
+        assert!(copied.success(), "{copied}");
         let mut words = before.iter().map(Into::into).chain([binary]);
         let mut command = self.balancer.command(words.next().expect("a command"));
         command.args(words).args(["run", "--config"]).arg(self.config());
