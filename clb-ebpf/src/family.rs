@@ -392,7 +392,7 @@ fn replace_v6(field: &mut [u8; 16], address: Address) -> Change {
     change
 }
 
-/// As many as RFC 8200, section 4.1, recommends before a transport header, without those of IPsec, and one to spare.
+/// As many as RFC 8200, section 4.1, recommends before a transport header, without those of `IPsec`, and one to spare.
 const MOST_EXTENSION_HEADERS: u32 = 6;
 
 /// Extension headers (RFC 8200, section 4).

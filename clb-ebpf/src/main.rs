@@ -135,6 +135,7 @@ fn plain(packet: &Packet) -> Outcome {
 }
 
 #[inline(always)]
+#[expect(clippy::unnecessary_wraps, reason = "a stage like the others")]
 fn walk_headers(packet: &Packet) -> Outcome {
     Ok(parse::walk(packet).map_or(Verdict::Pass, Verdict::Continue))
 }

@@ -148,7 +148,7 @@ impl<F: Icmp> Message<'_, F> {
         if !is_tunnel || !F::is_tunnel_source(quoted.source()) {
             return;
         }
-        let mtu = packet.view::<Header>(datagram.payload.offset).and_then(F::path_mtu);
+        let mtu = packet.view::<Header>(datagram.payload.offset).and_then(|header| F::path_mtu(*header));
         if let Some(mtu) = mtu {
             maps::report(&Report::path_mtu(quoted.destination(), mtu));
         }
