@@ -179,8 +179,11 @@ impl Family for V4 {
 
     #[inline(always)]
     fn outer_fragmentation(&self) -> [u16; 2] {
-        // RFC 2003, section 3.1: DF is set if it is inside. The identification of the inner packet is as good as any.
-        [u16::from_ne_bytes(self.id), u16::from_ne_bytes(self.frags) & DONT_FRAGMENT.to_be()]
+        // RFC 2003, section 3.1: DF must be set if it is inside, and may be else. The identification of the inner packet is
+        // as good as any, except a fragment's: what a router cut two of a datagram into could not be told apart.
+        let may_be_cut =
+            u16::from_ne_bytes(self.frags) & (DONT_FRAGMENT | MORE_FRAGMENTS | FRAGMENT_OFFSET).to_be() == 0;
+        [u16::from_ne_bytes(self.id), if may_be_cut { 0 } else { DONT_FRAGMENT.to_be() }]
     }
 
     #[inline(always)]

@@ -17,7 +17,7 @@ pub fn count(report: &mut Report) {
     let Some(mut scenarios) = loaded else { return };
     let mut floor = 0;
     for (scenario, name) in scenarios.names().into_iter().enumerate() {
-        report.check(name, || {
+        report.check(&name, || {
             let count = least(&mut scenarios, scenario)?;
             if scenario == 0 {
                 floor = count;
