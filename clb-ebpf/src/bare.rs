@@ -55,7 +55,7 @@ pub fn restore(context: XdpContext) -> u32 {
     // SAFETY: the element lives as long as the program, and one CPU measures at a time.
     let Template { headers, flow, flow_mask, ports_at, address_at, address, length } = unsafe { &mut *template };
     // Always, so that the floor has its cost, too.
-    let surplus = (context.data_end() - context.data()) as i32 - length.cast_signed();
+    let surplus = ((context.data_end() - context.data()) as u32).cast_signed() - length.cast_signed();
     // SAFETY: the helper checks the number against what there is.
     if unsafe { bpf_xdp_adjust_head(context.ctx, surplus) } != 0 {
         return xdp_action::XDP_ABORTED;

@@ -233,7 +233,7 @@ fn take_off(packet: &Packet, link: &Link, payload: &Payload, outer_ecn: u8) -> R
     };
     let [a, b, c] = packet.view::<[Word; 3]>(0).ok_or(Received::Malformed)?;
     let ethernet = [a.0, b.0, c.0];
-    let outer_length = (payload.offset - link.length()) as u32;
+    let outer_length = payload.offset - link.length();
     let packet = packet.grow_front(-outer_length.cast_signed()).map_err(|_| Received::Malformed)?;
     link::write(&packet, link, ethernet, ether_type).ok_or(Received::Malformed)
 }

@@ -24,6 +24,8 @@ pub trait Family: Plain {
     const FRAGMENT_STAGE: Stage;
     const ICMP_STAGE: Stage;
     const FULL_NAT_STAGE: Stage;
+    const FULL_NAT_REPLY_STAGE: Stage;
+    const ERROR_TO_CLIENT_STAGE: Stage;
     const DELIVER_STAGE: Stage;
     /// The protocol number of the family's ICMP.
     const ICMP: u8;
@@ -75,6 +77,8 @@ impl Family for V4 {
     const FRAGMENT_STAGE: Stage = Stage::FragmentV4;
     const ICMP_STAGE: Stage = Stage::IcmpV4;
     const FULL_NAT_STAGE: Stage = Stage::FullNatV4;
+    const FULL_NAT_REPLY_STAGE: Stage = Stage::FullNatReplyV4;
+    const ERROR_TO_CLIENT_STAGE: Stage = Stage::ErrorToClientV4;
     const DELIVER_STAGE: Stage = Stage::DeliverV4;
     const ICMP: u8 = 1;
     const ENCAPSULATED: u8 = 4;
@@ -224,6 +228,8 @@ impl Family for V6 {
     const FRAGMENT_STAGE: Stage = Stage::FragmentV6;
     const ICMP_STAGE: Stage = Stage::IcmpV6;
     const FULL_NAT_STAGE: Stage = Stage::FullNatV6;
+    const FULL_NAT_REPLY_STAGE: Stage = Stage::FullNatReplyV6;
+    const ERROR_TO_CLIENT_STAGE: Stage = Stage::ErrorToClientV6;
     const DELIVER_STAGE: Stage = Stage::DeliverV6;
     const ICMP: u8 = 58;
     const ENCAPSULATED: u8 = 41;
@@ -395,7 +401,7 @@ fn replace_v6(field: &mut [u8; 16], address: Address) -> Change {
     change
 }
 
-/// As many as RFC 8200, section 4.1, recommends before a transport header, without those of IPsec, and one to spare.
+/// As many as RFC 8200, section 4.1, recommends before a transport header, without those of `IPsec`, and one to spare.
 const MOST_EXTENSION_HEADERS: u32 = 6;
 
 /// Extension headers (RFC 8200, section 4).

@@ -69,7 +69,7 @@ pub fn send(packet: &Packet, link: &Link, next_hop: &NextHop, ether_type: EtherT
     let out = tags_out(packet, link, next_hop);
     let mut packet = *packet;
     if out.count != link.count {
-        packet = packet.grow_front((out.count * TAG) as i32 - (link.count * TAG) as i32)?;
+        packet = packet.grow_front(out.length().cast_signed() - link.length().cast_signed())?;
     }
     write(&packet, &out, next_hop.ethernet, ether_type).ok_or(DropReason::NoHeadroom)?;
     Ok(way_out(&packet, next_hop))

@@ -148,9 +148,9 @@ impl<'a> Packet<'a> {
 
     /// The packet with so many more bytes before it, or fewer if negative. What stands in new bytes is not defined.
     #[inline(always)]
-    pub fn grow_front(&self, bytes: i32) -> Result<Self, DropReason> {
+    pub fn grow_front(&self, bytes: isize) -> Result<Self, DropReason> {
         // SAFETY: the helper checks the number against what there is; no view of the packet is used after it.
-        let failed = unsafe { bpf_xdp_adjust_head(self.context.ctx, -bytes) };
+        let failed = unsafe { bpf_xdp_adjust_head(self.context.ctx, -(bytes as i32)) };
         if failed != 0 {
             return Err(DropReason::NoHeadroom);
         }
@@ -222,14 +222,14 @@ pub unsafe extern "C" fn clb_sum_of(context: *mut xdp_md, offset: u32, length: u
         words += 1;
     }
     // Up to three bytes, the lengths being constants for the verifier.
-    // SAFETY: the caller's promise.
-    let rest = unsafe {
-        match left {
-            3 => load(context, at, 3),
-            2 => load(context, at, 2),
-            1 => load(context, at, 1),
-            _ => None,
-        }
+    let rest = match left {
+        // SAFETY: the caller's promise.
+        3 => unsafe { load(context, at, 3) },
+        // SAFETY: the caller's promise.
+        2 => unsafe { load(context, at, 2) },
+        // SAFETY: the caller's promise.
+        1 => unsafe { load(context, at, 1) },
+        _ => None,
     };
     match rest {
         Some(rest) => sum_words::<1>(rest, sum),
@@ -250,7 +250,7 @@ unsafe fn load<const WORDS: usize>(context: *mut xdp_md, at: u32, bytes: u32) ->
 fn sum_words<const WORDS: usize>(mut words: [u32; WORDS], sum: u32) -> u32 {
     // SAFETY: the helper reads the words.
     let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, words.as_mut_ptr(), WORDS as u32 * 4, sum) };
-    sum as u32
+    sum.cast_unsigned() as u32
 }
 
 /// As many as a jumbo frame has.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use clb_tests::repository;
+use clb_tests::{Lab, repository};
 
 use crate::transcript::command;
 
@@ -32,14 +32,18 @@ fn transcripts_of_the_readme_are_what_clb_says() {
     assert!(shown.len() >= 2, "the README shows what `clb check` and `clb plan` say");
 }
 
-/// In an empty folder they have nothing to read, but a word that clb does not know is told before.
+/// In an empty folder they have nothing to read, and on a host without interfaces nothing to attach to; but a word that clb does
+/// not know is told before.
 #[test]
 fn commands_of_the_readme_are_known() {
     let folder = tempfile::tempdir().unwrap();
     let readme = readme();
     let shown = shown(&readme);
+    let lab = Lab::new().unwrap();
+    let host = lab.host("empty").unwrap();
     for Shown { words, .. } in &shown {
-        let ran = command(folder.path(), words).output().unwrap();
+        let ran = host.enter(|| command(folder.path(), words).output()).unwrap().unwrap();
+        assert!(!ran.status.success(), "clb {words} ran");
         let said = String::from_utf8(ran.stderr).unwrap();
         assert!(!said.contains("\nUsage: "), "clb {words}: {said}");
     }

@@ -65,11 +65,7 @@ pub fn carried<F: Family>(packet: &Packet, headers: &Headers<F>) -> Carried {
         Protocol::Tcp => true,
         Protocol::Udp => checksum.is_some_and(|checksum| checksum.0 != 0) && is_filled(packet, headers),
     };
-    if headers.is_plain && is_summed {
-        Carried::Summed { protocol: headers.protocol as u8 }
-    } else {
-        Carried::Other
-    }
+    if headers.is_plain && is_summed { Carried::Summed { protocol: headers.protocol as u8 } } else { Carried::Other }
 }
 
 /// Whether the datagram takes all of its packet: its checksum covers nothing behind it (RFC 9868).

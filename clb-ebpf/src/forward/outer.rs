@@ -62,7 +62,7 @@ pub fn put_around<'a, F: Family>(
     packet.view_mut::<F>(link.length()).ok_or(DropReason::TruncatedHeader)?.decrement_hop_limit()?;
     match backend.version() {
         Version::V4 => {
-            let packet = packet.grow_front((Ipv4Hdr::LEN + shim) as i32)?;
+            let packet = packet.grow_front((Ipv4Hdr::LEN + shim).cast_signed())?;
             let source = settings::tunnel_source_v4(hash);
             let total_length = (payload_length + Ipv4Hdr::LEN as u16).to_be();
             let words = [
@@ -79,7 +79,7 @@ pub fn put_around<'a, F: Family>(
             Ok((packet, Outer { version: Version::V4, source: Address::from_v4_word(source), payload_length }))
         }
         Version::V6 => {
-            let packet = packet.grow_front((Ipv6Hdr::LEN + shim) as i32)?;
+            let packet = packet.grow_front((Ipv6Hdr::LEN + shim).cast_signed())?;
             let source = settings::tunnel_source_v6(hash);
             let Address(destination) = backend.address;
             // The flow label tells flows apart where only the header is looked at (RFC 6438).

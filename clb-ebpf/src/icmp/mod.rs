@@ -8,6 +8,7 @@ pub mod too_big;
 use clb_common::{Address, DropReason};
 use network_types::icmp::Icmpv4Hdr;
 
+pub use self::error::forward_to_client;
 use crate::{family::Family, link::Link, packet::Packet, parse::Datagram, verdict::Verdict};
 
 /// The first eight bytes, alike in both versions: type, code, checksum, and four bytes that depend on them.
@@ -22,7 +23,7 @@ pub trait Icmp: Family {
     /// Whether an address is one host's.
     fn is_one_host(address: Address) -> bool;
     /// The largest packet that a router lets through, if the message says so.
-    fn path_mtu(header: &Header) -> Option<u16>;
+    fn path_mtu(header: Header) -> Option<u16>;
 }
 
 /// Handles an ICMP message.
@@ -58,7 +59,7 @@ impl Icmp for crate::family::V4 {
     }
 
     #[inline(always)]
-    fn path_mtu(header: &Header) -> Option<u16> {
+    fn path_mtu(header: Header) -> Option<u16> {
         // RFC 1191, section 4.
         let [_, _, high, low] = header.data;
         (header.type_ == UNREACHABLE && header.code == FRAGMENTATION_NEEDED).then(|| u16::from_be_bytes([high, low]))
@@ -83,7 +84,7 @@ impl Icmp for crate::family::V6 {
     }
 
     #[inline(always)]
-    fn path_mtu(header: &Header) -> Option<u16> {
+    fn path_mtu(header: Header) -> Option<u16> {
         // RFC 4443, section 3.2. No link has more than 65,535.
         let [.., high, low] = header.data;
         (header.type_ == PACKET_TOO_BIG).then(|| u16::from_be_bytes([high, low]))

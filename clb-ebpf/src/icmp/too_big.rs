@@ -99,7 +99,7 @@ fn v6(packet: &Packet, link: &Link, mtu: u32) -> Option<()> {
 fn quote<'a>(packet: &Packet<'a>, link: &Link, network_length: usize, ether_type: EtherType) -> Option<Packet<'a>> {
     let ethernet = link::back_to_sender(packet)?;
     let packet = packet.truncate((link.length() + QUOTED) as u32)?;
-    let packet = packet.grow_front((network_length + HEADER) as i32).ok()?;
+    let packet = packet.grow_front((network_length + HEADER).cast_signed()).ok()?;
     link::write(&packet, link, ethernet, ether_type)?;
     Some(packet)
 }

@@ -94,5 +94,5 @@ fn render(explanation: &Explanation) -> String {
     if let Some(help) = help {
         lines.push(("help", help.clone()));
     }
-    lines.iter().map(|(what, text)| format!("{what:<10}{text}\n")).collect()
+    lines.iter().fold(String::new(), |shown, (what, text)| shown + &format!("{what:<10}{text}\n"))
 }
