@@ -120,7 +120,7 @@ fn measure(bare: &mut Ebpf, scenario: &Scenario, flows: u32, repeat: u32) -> Res
     for (word, bytes) in headers.iter_mut().zip(scenario.packet.chunks_exact(8)) {
         *word = u64::from_ne_bytes(bytes.try_into()?);
     }
-    let (address, ports) = if is_ipv6 { (22, 54) } else { (26, 34) };
+    let (address, ports): (usize, usize) = if is_ipv6 { (22, 54) } else { (26, 34) };
     let (address_at, ports_at) = match scenario.varied {
         Varied::Source => (address + if is_ipv6 { 12 } else { 0 }, ports),
         Varied::Destination => (address + if is_ipv6 { 28 } else { 4 }, ports + 2),
