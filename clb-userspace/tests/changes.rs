@@ -151,7 +151,7 @@ fn a_new_seed_may_move_every_flow_of_every_listener() {
     let old = config(OLD);
     let new = config(&OLD.replacen("id: lb,", "id: lb-2,", 1));
     let change = Change::between(&old, &new);
-    assert_eq!(change.needs_restart, Some("id or hash_seed"));
+    assert_eq!(change.needs_restart.as_deref(), Some("id or hash_seed"));
     assert_eq!(change.listeners.len(), old.listeners.len());
     assert!(change.listeners.iter().all(|listener| listener.moved_share >= 1.0), "{change:?}");
 }

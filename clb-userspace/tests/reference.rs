@@ -10,6 +10,7 @@ use clb_userspace::config::{
     keys::{Absence, BACKEND, CVM, ENI, FILE, HEALTH_CHECK, Key, LISTENER, LOAD_BALANCER, Section, Value},
     load, schema,
 };
+use clb_userspace::metrics::{FAMILIES, Family, Kind};
 use serde_json::Value as Json;
 
 const MINIMAL: &str = include_str!("../../config/minimal-nat.yaml");
@@ -44,6 +45,25 @@ fn the_page_of_drop_reasons_is_current() {
         page.push_str(&format!("| `{}` | {} |\n", reason.name(), reason.help()));
     }
     assert_current("docs/drop-reasons.md", &page);
+}
+
+#[test]
+fn the_page_of_metrics_is_current() {
+    let mut page = String::from(
+        "# Metrics\n\nGenerated from `clb-userspace/src/metrics.rs`. `clb run --metrics ADDRESS:PORT` answers `GET /metrics` with \
+         them, in the\ntext format of OpenMetrics 1.0, and so does `/v1/metrics` on the agent's socket. Counters are read when they \
+         are asked for. A\ncounter begins at 0 again when the agent starts, or when what it is of was gone. A backend is called by \
+         its address and port.\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n",
+    );
+    for Family { name, kind, labels, help, .. } in FAMILIES {
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        };
+        let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
+        page.push_str(&format!("| `{name}` | {kind} | {} | {help} |\n", labels.join(", ")));
+    }
+    assert_current("docs/metrics.md", &page);
 }
 
 #[test]

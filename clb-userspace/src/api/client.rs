@@ -6,10 +6,13 @@ use anyhow::{Context as _, anyhow, bail};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, http::request::Builder};
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
-use super::{CONFIG_PATH, EXPLAIN_PATH, Explanation, Question, STATUS_PATH, Status};
+use super::{
+    APPLY_PATH, Applied, CONFIG_PATH, EXPLAIN_PATH, Explanation, Proposal, Question, RELOAD_PATH, Refusal, STATUS_PATH,
+    Status, Text,
+};
 use crate::config::Config;
 
 /// Asks the agent on this socket what it balances.
@@ -28,26 +31,66 @@ pub async fn explain(socket: &Path, question: &Question) -> anyhow::Result<Expla
     send(socket, Request::post(EXPLAIN_PATH), body).await
 }
 
+/// Has the agent on this socket take another configuration, and waits until it is in force.
+pub async fn apply(socket: &Path, proposal: Proposal) -> anyhow::Result<Result<Applied, Refusal>> {
+    let Proposal { text, terms } = proposal;
+    let (path, body) = match text {
+        Text::OwnFile => (RELOAD_PATH, Vec::new()),
+        Text::Sent(text) => (APPLY_PATH, text),
+    };
+    let request = Request::post(format!("{path}?{}", terms.to_query()));
+    let (code, body) = exchange_within(APPLY_PATIENCE, socket, request, body).await?;
+    match code {
+        StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY => read(&body).map(Err),
+        _ => good(code, &body).map(Ok),
+    }
+}
+
 async fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> anyhow::Result<T> {
     send(socket, Request::get(path), Vec::new()).await
 }
 
 async fn send<T: DeserializeOwned>(socket: &Path, request: Builder, body: Vec<u8>) -> anyhow::Result<T> {
-    let answer = timeout(AGENT_PATIENCE, exchange(socket, request, body)).await;
-    let body = answer.map_err(|_| {
-        anyhow!(
-            "the agent on {} does not answer\n\
-             help: it may be stopped, or very busy: its log says what it does",
-            socket.display()
-        )
-    })??;
-    serde_json::from_slice(&body).context(
+    let (code, body) = exchange_within(AGENT_PATIENCE, socket, request, body).await?;
+    good(code, &body)
+}
+
+fn good<T: DeserializeOwned>(code: StatusCode, body: &[u8]) -> anyhow::Result<T> {
+    if code == StatusCode::OK {
+        return read(body);
+    }
+    let said = serde_json::from_slice::<Failed>(body).map(|failed| failed.error);
+    bail!("the agent answered {code}: {}", said.unwrap_or_else(|_| String::from_utf8_lossy(body).into_owned()))
+}
+
+#[derive(Deserialize)]
+struct Failed {
+    error: String,
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> anyhow::Result<T> {
+    serde_json::from_slice(body).context(
         "the agent's answer is of another version of clb\n\
          help: ask it with the `clb` that it was started from, or start it again",
     )
 }
 
-async fn exchange(socket: &Path, request: Builder, body: Vec<u8>) -> anyhow::Result<Bytes> {
+async fn exchange_within(
+    patience: Duration,
+    socket: &Path,
+    request: Builder,
+    body: Vec<u8>,
+) -> anyhow::Result<(StatusCode, Bytes)> {
+    timeout(patience, exchange(socket, request, body)).await.map_err(|_| {
+        anyhow!(
+            "the agent on {} does not answer\n\
+             help: it may be stopped, or very busy: its log says what it does",
+            socket.display()
+        )
+    })?
+}
+
+async fn exchange(socket: &Path, request: Builder, body: Vec<u8>) -> anyhow::Result<(StatusCode, Bytes)> {
     let stream = UnixStream::connect(socket).await.map_err(|error| unreachable(socket, error))?;
     let no_answer = |error: hyper::Error| {
         anyhow!(error).context(format!(
@@ -63,15 +106,12 @@ async fn exchange(socket: &Path, request: Builder, body: Vec<u8>) -> anyhow::Res
     let code = response.status();
     let body = response.into_body().collect().await.map_err(no_answer)?.to_bytes();
     connection.abort();
-    if code != StatusCode::OK {
-        bail!("the agent answered {code}: {}", String::from_utf8_lossy(&body));
-    }
-    Ok(body)
+    Ok((code, body))
 }
 
 fn unreachable(socket: &Path, error: io::Error) -> anyhow::Error {
     let help = match error.kind() {
-        io::ErrorKind::PermissionDenied => "only the user that runs the agent may ask it: try `sudo clb status`",
+        io::ErrorKind::PermissionDenied => "only the user that runs the agent may ask it: try with `sudo`",
         _ => "start it with `clb run --config FILE`; an agent with a socket of its own is asked with `--socket PATH`",
     };
     anyhow::Error::new(error).context(format!("no agent answers on {}\nhelp: {help}", socket.display()))
@@ -79,3 +119,5 @@ fn unreachable(socket: &Path, error: io::Error) -> anyhow::Error {
 
 /// An agent that is starting answers when its neighbours have, which takes some seconds at most.
 const AGENT_PATIENCE: Duration = Duration::from_secs(10);
+/// To receive a large file, wait for new neighbours, load a program for a new mode, and write a large change.
+const APPLY_PATIENCE: Duration = Duration::from_secs(100);

@@ -1,24 +1,23 @@
-//! The agent's side of the socket.
+//! The agent's side: the Unix socket that commands ask on, and the TCP address, if there is one, that monitoring asks on.
 
 use std::{
     fs, io,
+    net::SocketAddr,
     os::unix::{fs::PermissionsExt as _, net::UnixStream as StdUnixStream},
     path::{Path, PathBuf},
-    time::Duration,
+    sync::Arc,
 };
 
-use anyhow::{Context as _, anyhow, bail};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Method, Response, StatusCode, body::Bytes, body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use serde::Serialize;
+use anyhow::{Context as _, bail};
 use tokio::{
-    net::{UnixListener, UnixStream},
-    sync::{mpsc, oneshot},
-    time::timeout,
+    net::{TcpListener, UnixListener},
+    sync::{Semaphore, mpsc, watch},
 };
 
-use super::{CONFIG_PATH, EXPLAIN_PATH, Question, Request, STATUS_PATH};
+use super::{
+    DataPath, Request, connections,
+    routes::{ForCommands, ForMonitoring},
+};
 
 /// An open socket. Its file goes when it is dropped.
 pub struct Server {
@@ -53,7 +52,23 @@ pub fn bind(path: &Path, requests: mpsc::Sender<Request>) -> anyhow::Result<Serv
     })?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))
         .with_context(|| format!("restrict {} to its owner", path.display()))?;
-    Ok(Server { path: path.to_owned(), accepting: tokio::spawn(accept(listener, requests)) })
+    let answers = ForCommands { requests, bodies: Arc::new(Semaphore::new(BODIES)) };
+    Ok(Server { path: path.to_owned(), accepting: tokio::spawn(connections::serve(listener, answers)) })
+}
+
+/// Answers `GET /metrics` and `GET /healthz` on this address, and returns it, with the port that it got.
+pub async fn bind_metrics(
+    address: SocketAddr,
+    requests: mpsc::Sender<Request>,
+    data_path: watch::Receiver<DataPath>,
+) -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!("answer on {address}\nhelp: name an address of this host and a free port with `--metrics ADDRESS:PORT`")
+    })?;
+    let address = listener.local_addr().context("read the address")?;
+    let scrapes = Arc::new(Semaphore::new(SCRAPES));
+    tokio::spawn(connections::serve(listener, ForMonitoring { requests, data_path, scrapes }));
+    Ok(address)
 }
 
 impl Drop for Server {
@@ -69,70 +84,7 @@ fn is_socket(metadata: &fs::Metadata) -> bool {
     std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type())
 }
 
-async fn accept(listener: UnixListener, requests: mpsc::Sender<Request>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(serve(stream, requests.clone()))),
-            Err(error) => {
-                tracing::warn!("cannot accept on the socket: {error}");
-                // Out of file descriptors, most likely: give others time to give some back.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-async fn serve(stream: UnixStream, requests: mpsc::Sender<Request>) {
-    let service = service_fn(move |request| answer(request, requests.clone()));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        // A client may close its writing side before it reads the answer.
-        .half_close(true)
-        .header_read_timeout(CLIENT_PATIENCE)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = connection.await {
-        tracing::debug!("a client of the socket: {error}");
-    }
-}
-
-async fn answer(
-    request: hyper::Request<Incoming>,
-    requests: mpsc::Sender<Request>,
-) -> anyhow::Result<Response<Full<Bytes>>> {
-    let (code, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET, STATUS_PATH) => ask(&requests, Request::Status).await?,
-        (&Method::GET, CONFIG_PATH) => ask(&requests, Request::Config).await?,
-        (&Method::POST, EXPLAIN_PATH) => match question(request).await {
-            Ok(question) => ask(&requests, |answer| Request::Explain(question, answer)).await?,
-            Err(error) => (StatusCode::BAD_REQUEST, format!("{error:#}").into_bytes()),
-        },
-        _ => (StatusCode::NOT_FOUND, b"no such thing here".to_vec()),
-    };
-    Ok(Response::builder().status(code).body(Full::new(body.into()))?)
-}
-
-/// Reads what a client asks, of which there may not be much.
-async fn question(request: hyper::Request<Incoming>) -> anyhow::Result<Question> {
-    let body = Limited::new(request.into_body(), LONGEST_QUESTION).collect();
-    let body = timeout(CLIENT_PATIENCE, body).await.context("the question does not come")?;
-    let body = body.map_err(|error| anyhow!("the question cannot be read: {error}"))?.to_bytes();
-    serde_json::from_slice(&body).context("the question is of another version of clb")
-}
-
-/// Hands the request to the loop, and waits for its answer.
-async fn ask<T: Serialize>(
-    requests: &mpsc::Sender<Request>,
-    request: impl FnOnce(oneshot::Sender<anyhow::Result<T>>) -> Request,
-) -> anyhow::Result<(StatusCode, Vec<u8>)> {
-    let (sender, receiver) = oneshot::channel();
-    requests.send(request(sender)).await.context("the agent is ending")?;
-    Ok(match receiver.await.context("the agent is ending")? {
-        Ok(answer) => (StatusCode::OK, serde_json::to_vec(&answer)?),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}").into_bytes()),
-    })
-}
-
-/// In bytes.
-const LONGEST_QUESTION: usize = 4_096;
-/// How long a client may take to say what it wants.
-const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
+/// Configurations that are received at a time, each as large as a file may be.
+const BODIES: usize = 2;
+/// Scrapes that wait for the loop at a time: those who may only look do not hold up those who command.
+const SCRAPES: usize = 1;

@@ -25,6 +25,40 @@ pub struct Status {
     pub drops: BTreeMap<String, u64>,
     /// By VIP, protocol and port.
     pub listeners: Vec<ListenerStatus>,
+    /// The agent itself.
+    pub agent: AgentStatus,
+    /// What became of its configuration.
+    pub reloads: ReloadStatus,
+}
+
+/// The agent itself.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// Its version.
+    pub version: String,
+    /// The release of the kernel.
+    pub kernel: String,
+    /// When it began to serve, in seconds since 1970.
+    pub started: f64,
+}
+
+/// What became of the agent's configuration since it began to serve.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ReloadStatus {
+    /// The file that SIGHUP reads.
+    pub file: String,
+    /// Where the configuration in force came from: that file, or what was applied instead.
+    pub in_force: String,
+    /// How often another configuration was taken.
+    pub taken: u64,
+    /// How often it was refused.
+    pub refused: u64,
+    /// When that was last tried, in seconds since 1970; 0 if never.
+    pub last: f64,
+    /// How long it took, in seconds.
+    pub last_seconds: f64,
+    /// Why it was refused, if it was.
+    pub last_refused_because: Option<String>,
 }
 
 /// One interface.

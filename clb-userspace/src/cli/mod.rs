@@ -3,6 +3,7 @@
 //! Data goes to standard output, talk to standard error. Exit status: 0 good, 1 a problem was found in what was given, 2
 //! the command could not run.
 
+mod apply;
 mod bindable;
 mod check;
 mod decap;
@@ -15,6 +16,7 @@ mod status;
 use std::{
     borrow::Cow,
     io::{self, IsTerminal as _, Write as _},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -23,6 +25,7 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::{Parser, Subcommand};
 
 use self::{
+    apply::ApplyArguments,
     bindable::BindableArguments,
     decap::DecapArguments,
     explain::ExplainArguments,
@@ -50,6 +53,7 @@ enum Verb {
     Status(StatusArguments),
     Bindable(BindableArguments),
     Plan(PlanArguments),
+    Apply(ApplyArguments),
     Explain(ExplainArguments),
     Decap(DecapArguments),
     Schema(SchemaArguments),
@@ -60,7 +64,7 @@ enum Verb {
 /// Balance the listeners of a configuration file until a signal ends it
 ///
 /// Validates the file, loads the XDP program, attaches it to the interfaces that the file names, and serves. SIGHUP reads
-/// the file again: a bad file changes nothing and says why. SIGTERM and SIGINT detach the program and end. The log goes to
+/// the file again, as `clb apply` does: a bad file changes nothing and says why. SIGTERM and SIGINT detach the program and end. The log goes to
 /// standard error; the variable `CLB_LOG` sets how much of it, from `error` to `trace`.
 ///
 /// Exit status: 0 a signal ended it, 1 the file has errors, 2 it could not start or serve.
@@ -79,6 +83,12 @@ struct RunArguments {
     /// Log every dropped packet with its reason; slow, for finding a fault
     #[arg(long)]
     log_drops: bool,
+    /// Read the file again whenever it changes, as at SIGHUP
+    #[arg(long)]
+    watch: bool,
+    /// Answer `GET /metrics` and `GET /healthz` on this address to everybody who can reach it
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
     #[command(flatten)]
     socket: SocketArgument,
 }
@@ -134,6 +144,7 @@ pub fn main() -> ExitCode {
         Verb::Status(arguments) => status::status(&arguments),
         Verb::Bindable(arguments) => bindable::bindable(&arguments),
         Verb::Plan(arguments) => plan::plan(&arguments),
+        Verb::Apply(arguments) => apply::apply(arguments),
         Verb::Explain(arguments) => explain::explain(arguments),
         Verb::Decap(arguments) => decap::decap(arguments),
         Verb::Schema(SchemaArguments {}) => generate::schema(),

@@ -72,17 +72,15 @@ pub fn plan(arguments: &PlanArguments) -> anyhow::Result<ExitCode> {
         Format::Text => render(&change),
         Format::Json => format!("{}\n", serde_json::to_string_pretty(&as_json(&change)?)?),
     })?;
-    let exceeds = |listener: &&ListenerChange| max_moved.is_some_and(|max| listener.moved_share * 100.0 > max);
-    let mut exit = ExitCode::SUCCESS;
-    for listener in change.listeners.iter().filter(exceeds) {
-        let moved = listener.moved_share * 100.0;
-        tell(&format!("error: listener {}: {moved:.2} % of the slots move, more than --max-moved\n", listener.name));
-        exit = ExitCode::from(COULD_NOT_RUN);
+    let too_much = change.beyond(*max_moved);
+    for listener in &too_much {
+        tell(&format!("error: {listener}\n"));
     }
-    if exit != ExitCode::SUCCESS {
-        tell("help: change the weights in smaller steps, or allow more\n");
+    if too_much.is_empty() {
+        return Ok(ExitCode::SUCCESS);
     }
-    Ok(exit)
+    tell("help: change the weights in smaller steps, or allow more\n");
+    Ok(ExitCode::from(COULD_NOT_RUN))
 }
 
 /// What the running agent has.
@@ -103,7 +101,7 @@ pub fn refused(file: &Path, error: ReadError) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn as_json(change: &Change) -> anyhow::Result<Value> {
+pub fn as_json(change: &Change) -> anyhow::Result<Value> {
     let mut value = json!({ "changed": !change.is_empty() });
     if let (Value::Object(object), Value::Object(change)) = (&mut value, serde_json::to_value(change)?) {
         object.extend(change);
@@ -111,12 +109,12 @@ fn as_json(change: &Change) -> anyhow::Result<Value> {
     Ok(value)
 }
 
-fn render(change: &Change) -> String {
+pub fn render(change: &Change) -> String {
     if change.is_empty() {
         return "no change\n".into();
     }
     let mut text = String::new();
-    if let Some(changed) = change.needs_restart {
+    if let Some(changed) = &change.needs_restart {
         text.push_str(&format!("load_balancer.{changed} changes, which needs a restart: a reload refuses it\n\n"));
     }
     for listener in &change.listeners {
@@ -133,7 +131,7 @@ fn render_listener(listener: &ListenerChange) -> String {
     let ListenerChange { name, vip, protocol, port, change, settings, backends, .. } = listener;
     let mut text = format!("{} {name}: {protocol} {}", sign(*change), SocketAddr::new(*vip, *port));
     let (moved, least) = (listener.moved_share * 100.0, listener.least_moved_share * 100.0);
-    match (change, listener.all_move_because) {
+    match (change, &listener.all_move_because) {
         (Kind::Added, _) => {}
         (Kind::Removed, _) => text.push_str(", its flows end"),
         (_, Some(because)) => text.push_str(&format!(", {because}: all flows may move")),
@@ -177,7 +175,7 @@ fn sign(change: Kind) -> char {
     }
 }
 
-fn percent(text: &str) -> Result<f64, String> {
+pub fn percent(text: &str) -> Result<f64, String> {
     let number = text.trim_end_matches('%').parse().ok().filter(|number| (0.0..=100.0).contains(number));
     number.ok_or_else(|| "write a number from 0 to 100".into())
 }

@@ -7,31 +7,34 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{PROBLEM_FOUND, RunArguments, check::summary, name_of, stderr_color, tell, unreadable};
 use crate::{
-    config::{self, Color, ReadError},
-    control::{self, Options},
+    config::{self, Color},
+    control::{self, OnChange, Options},
     dataplane::DropLog,
 };
 
 pub fn run(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
-    let RunArguments { config: file, xdp_mode, allow_unresolved, log_drops, socket } = arguments;
+    let RunArguments { config: file, xdp_mode, allow_unresolved, log_drops, watch, metrics, socket } = arguments;
     start_logging()?;
     control::check_file(file)?;
-    let loaded = match config::read(file) {
+    let text = config::read_text(file).map_err(|source| unreadable(file, &source))?;
+    let loaded = match config::load(&name_of(file), &text) {
         Ok(loaded) => loaded,
-        Err(ReadError::Problems(problems)) => {
+        Err(problems) => {
             tell(&problems.render(stderr_color()));
             tell(&format!("{}: {}; nothing was started\n", name_of(file), summary(&problems)));
             return Ok(ExitCode::from(PROBLEM_FOUND));
         }
-        Err(ReadError::Io { source, .. }) => return Err(unreadable(file, &source)),
     };
     tell(&loaded.warnings.render(stderr_color()));
     let options = Options {
         file: file.clone(),
+        digest: config::digest(&text),
         xdp_mode: *xdp_mode,
         unresolved: if *allow_unresolved { control::Unresolved::Allow } else { control::Unresolved::Refuse },
         drop_log: if *log_drops { DropLog::On } else { DropLog::Off },
         socket: socket.socket.clone(),
+        metrics: *metrics,
+        on_change: if *watch { OnChange::Reload } else { OnChange::Wait },
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
     runtime.block_on(control::run(options, loaded.config))?;

@@ -17,11 +17,18 @@ pub fn status(arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
 }
 
 fn render(status: &Status) -> String {
-    let Status { load_balancer, interfaces, passed, answered, flows, source_addresses, events, drops, listeners } =
-        status;
+    let Status { load_balancer, interfaces, passed, answered, flows, source_addresses, .. } = status;
+    let Status { events, drops, listeners, reloads, .. } = status;
     let mut text = format!("{load_balancer}\n");
     for interface in interfaces {
         text.push_str(&format!("  {} {} ({})\n", interface.name, interface.mode, interface.reason));
+    }
+    if let Some(because) = &reloads.last_refused_because {
+        let because = because.lines().next().unwrap_or_default();
+        text.push_str(&format!(
+            "  {} stays in force, another configuration was refused: {because}\n",
+            reloads.in_force
+        ));
     }
     for listener in listeners {
         text.push_str(&render_listener(listener));

@@ -24,8 +24,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use self::problem::{Collected, Place, Problem};
+use xxhash_rust::xxh3::xxh3_128;
+
 pub use self::{
     cloud::{Cvm, Eni, Role},
+    document::MAX_FILE_BYTES,
     model::{
         Affinity, Backend, BackendKind, Config, Forwarding, HealthCheck, HealthCheckKind, Listener, OnUnhealthy,
         TunnelSources,
@@ -36,10 +40,6 @@ pub use self::{
     render::{Color, Problems},
     rules::{Candidate, Forbidden},
     schema::schema,
-};
-use self::{
-    document::MAX_FILE_BYTES,
-    problem::{Collected, Place, Problem},
 };
 
 /// A configuration that keeps all rules.
@@ -82,12 +82,24 @@ pub fn read_candidates(path: &Path) -> Result<(Loaded, Vec<Candidate>), ReadErro
     read_with(path, load_candidates)
 }
 
+/// Reads a file without checking it; `-` is standard input. Of one that is too long only the beginning.
+pub fn read_text(path: &Path) -> io::Result<Vec<u8>> {
+    if is_stdin(path) { read_bounded(io::stdin().lock()) } else { File::open(path).and_then(read_bounded) }
+}
+
+/// By which two texts are told apart.
+pub fn digest(text: &[u8]) -> u128 {
+    xxh3_128(text)
+}
+
 fn read_with<T>(path: &Path, load: impl FnOnce(&str, &[u8]) -> Result<T, Problems>) -> Result<T, ReadError> {
-    let is_stdin = path.as_os_str() == "-";
-    let bytes = if is_stdin { read_bounded(io::stdin().lock()) } else { File::open(path).and_then(read_bounded) };
-    let bytes = bytes.map_err(|source| ReadError::Io { path: path.into(), source })?;
-    let name = if is_stdin { "<stdin>".into() } else { path.to_string_lossy() };
+    let bytes = read_text(path).map_err(|source| ReadError::Io { path: path.into(), source })?;
+    let name = if is_stdin(path) { "<stdin>".into() } else { path.to_string_lossy() };
     load(&name, &bytes).map_err(ReadError::Problems)
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
 }
 
 /// One byte more than [`load`] takes is enough for it to say so.

@@ -3,9 +3,9 @@
 //! Listeners are the same if VIP, protocol and port are, as for `plan`; shares come from the slot tables that a reload
 //! would write. Forwarding modes that the data plane does not have yet are compared like the others.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::desired::{id, weights};
@@ -15,16 +15,16 @@ use crate::{
 };
 
 /// All that changes.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Change {
     /// The part of `load_balancer` that a reload cannot change.
-    pub needs_restart: Option<&'static str>,
+    pub needs_restart: Option<Cow<'static, str>>,
     /// By VIP, protocol and port; those that stay as they are left out.
     pub listeners: Vec<ListenerChange>,
 }
 
 /// What becomes of a listener or of a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// It was not there.
@@ -36,14 +36,14 @@ pub enum Kind {
 }
 
 /// What changes of one listener.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ListenerChange {
     /// Its name; the new one if it has two.
     pub name: String,
     /// The address that clients connect to.
     pub vip: IpAddr,
     /// `tcp` or `udp`.
-    pub protocol: &'static str,
+    pub protocol: Cow<'static, str>,
     /// The port that clients connect to.
     pub port: u16,
     /// What becomes of it.
@@ -53,7 +53,7 @@ pub struct ListenerChange {
     /// The least share that the new weights demand: what shrinking backends give up.
     pub least_moved_share: f64,
     /// Why all flows may move, if it is not for the weights.
-    pub all_move_because: Option<&'static str>,
+    pub all_move_because: Option<Cow<'static, str>>,
     /// Its keys that change.
     pub settings: Vec<Setting>,
     /// By address and port; those that stay as they are left out.
@@ -61,7 +61,7 @@ pub struct ListenerChange {
 }
 
 /// What changes of one backend.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BackendChange {
     /// Its private IP.
     pub address: IpAddr,
@@ -80,7 +80,7 @@ pub struct BackendChange {
 }
 
 /// A key with another value.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Setting {
     /// As in the file; that of a mapping inside with a dot.
     pub key: String,
@@ -101,8 +101,19 @@ impl Change {
         let ids = old.keys().chain(new.keys().filter(|id| !old.contains_key(id)));
         let mut listeners: Vec<_> =
             ids.filter_map(|id| listener_change(old.get(id), new.get(id), is_rehashed)).collect();
-        listeners.sort_by_key(|change| (change.vip, change.protocol, change.port));
-        Self { needs_restart: needs_restart(before, after), listeners }
+        listeners
+            .sort_by(|one, other| (one.vip, &one.protocol, one.port).cmp(&(other.vip, &other.protocol, other.port)));
+        Self { needs_restart: needs_restart(before, after).map(Into::into), listeners }
+    }
+
+    /// The listeners of whose slots more than so many percent move, each in a sentence.
+    pub fn beyond(&self, max_moved: Option<f64>) -> Vec<String> {
+        let moved = |listener: &ListenerChange| {
+            let percent = listener.moved_share * 100.0;
+            (percent > max_moved?)
+                .then(|| format!("listener {}: {percent:.2} % of the slots move, more than --max-moved", listener.name))
+        };
+        self.listeners.iter().filter_map(moved).collect()
     }
 
     /// Whether nothing changes.
@@ -126,6 +137,10 @@ pub fn needs_restart(before: &Config, after: &Config) -> Option<&'static str> {
 
 fn listener_change(before: Option<&Listener>, after: Option<&Listener>, is_rehashed: bool) -> Option<ListenerChange> {
     let listener = after.or(before)?;
+    // Most listeners of a reload: their tables need not be made.
+    if before == after && !is_rehashed {
+        return None;
+    }
     let change = kind(before, after);
     let shares = Shares::of(before, after);
     let settings = settings(before, after, &["backends"]);
@@ -145,12 +160,12 @@ fn listener_change(before: Option<&Listener>, after: Option<&Listener>, is_rehas
     Some(ListenerChange {
         name: listener.name.clone(),
         vip: listener.vip,
-        protocol: listener.protocol.name(),
+        protocol: listener.protocol.name().into(),
         port: listener.port,
         change,
         moved_share: if all_move_because.is_some() { all } else { shares.moved },
         least_moved_share: shares.least_moved(),
-        all_move_because,
+        all_move_because: all_move_because.map(Into::into),
         settings,
         backends,
     })

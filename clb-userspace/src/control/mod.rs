@@ -10,32 +10,41 @@ mod explain;
 mod next_hops;
 mod plan;
 mod privileges;
+mod reload;
 mod status;
+mod watch;
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
-    time::Duration,
+    future,
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, anyhow, bail};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch as latest},
     task::JoinHandle,
     time::{Instant, sleep_until},
 };
 use tracing::{info, warn};
 
-use self::next_hops::{NextHops, addresses};
 pub use self::{
     change::{BackendChange, Change, Kind, ListenerChange, Setting},
     explain::without_agent as explain_without_agent,
     plan::{DesiredListener, Step, plan},
+    reload::check_file,
+};
+use self::{
+    next_hops::{NextHops, addresses},
+    reload::Reloads,
+    watch::Watch,
 };
 use crate::{
-    api::{self, Request},
-    config::{self, Color, Config, ReadError},
+    api::{self, DataPath, Request},
+    config::Config,
     dataplane::{AttachMode, Dataplane, DropLog, ListenerId, Reported, Reports, Settings},
     network::{LinkState, Network},
 };
@@ -45,6 +54,8 @@ use crate::{
 pub struct Options {
     /// The configuration file, to read it again.
     pub file: PathBuf,
+    /// Of its text, as it was read.
+    pub digest: u128,
     /// How to attach.
     pub xdp_mode: AttachMode,
     /// What to do at the start if a backend cannot be reached.
@@ -53,6 +64,19 @@ pub struct Options {
     pub drop_log: DropLog,
     /// Where commands ask.
     pub socket: PathBuf,
+    /// Where monitoring asks, if anywhere.
+    pub metrics: Option<SocketAddr>,
+    /// What to do when the configuration file changes.
+    pub on_change: OnChange,
+}
+
+/// What to do when the configuration file changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnChange {
+    /// Nothing, until SIGHUP or `clb apply`.
+    Wait,
+    /// Read it again.
+    Reload,
 }
 
 /// What to do at the start if the next hop of a backend is not known.
@@ -67,6 +91,7 @@ pub enum Unresolved {
 /// Everything that can happen to the agent.
 enum Event {
     Reload,
+    FileChanged(anyhow::Result<()>),
     Terminate { signal: &'static str },
     NetworkChanged,
     NetworkLost(anyhow::Error),
@@ -81,10 +106,15 @@ pub async fn run(options: Options, config: Config) -> anyhow::Result<()> {
     privileges::check()?;
     let (sender, requests) = mpsc::channel(REQUESTS);
     // Also the lock: two agents cannot answer on one socket.
-    let _server = api::bind(&options.socket, sender)?;
+    let _server = api::bind(&options.socket, sender.clone())?;
+    let (data_path, seen_by_monitoring) = latest::channel(DataPath::Starting);
+    if let Some(address) = options.metrics {
+        let address = api::bind_metrics(address, sender, seen_by_monitoring).await?;
+        info!("metrics are at http://{address}/metrics, and the health of the data path at http://{address}/healthz");
+    }
     let mut signals = Signals::listen()?;
     let mut control = tokio::select! {
-        started = Control::start(options, config) => started?,
+        started = Control::start(options, config, data_path) => started?,
         signal = signals.termination() => {
             info!("{signal}: ending before anything was attached");
             return Ok(());
@@ -103,11 +133,20 @@ struct Control {
     dataplane: Dataplane,
     reports: Reports,
     sweeps: Sweeps,
+    reloads: Reloads,
+    watch: Option<Watch>,
+    data_path: latest::Sender<DataPath>,
+    started: SystemTime,
 }
 
 impl Control {
     /// Checks everything, loads, and attaches. On failure nothing stays attached: dropping the data plane detaches.
-    async fn start(options: Options, config: Config) -> anyhow::Result<Self> {
+    async fn start(options: Options, config: Config, data_path: latest::Sender<DataPath>) -> anyhow::Result<Self> {
+        let watch = match options.on_change {
+            OnChange::Wait => None,
+            OnChange::Reload => Some(Watch::new(&options.file)?),
+        };
+        let reloads = Reloads::none(&options.file, options.digest);
         let desired = desired::desired(&config)?;
         say_what_is_not_done_yet(&config);
         let mut network = Network::connect().await.context("read the host's network")?;
@@ -122,9 +161,22 @@ impl Control {
         let next_hops = NextHops::of(&config, &network);
         apply(options.drop_log, &config, &next_hops, &mut dataplane).await?;
         next_hops.log_changes_since(&NextHops::default());
-        let mut control = Self { options, config, network, next_hops, dataplane, reports, sweeps: Sweeps::new() };
+        let mut control = Self {
+            options,
+            config,
+            network,
+            next_hops,
+            dataplane,
+            reports,
+            sweeps: Sweeps::new(),
+            reloads,
+            watch,
+            data_path,
+            started: SystemTime::now(),
+        };
         control.follow_network().await?;
         control.attach()?;
+        control.tell_data_path();
         Ok(control)
     }
 
@@ -139,10 +191,16 @@ impl Control {
                 },
                 reported = self.reports.next() => Event::Reported(reported?),
                 event = self.sweeps.next() => event,
+                changed = file_changed(&mut self.watch) => Event::FileChanged(changed),
                 Some(request) = requests.recv() => Event::Request(request),
             };
             match event {
                 Event::Reload => self.reload().await,
+                Event::FileChanged(Ok(())) => self.reload_if_changed().await,
+                Event::FileChanged(Err(error)) => {
+                    warn!("changes of {} are not seen any more: {error:#}", self.options.file.display());
+                    self.watch = None;
+                }
                 Event::NetworkChanged => self.follow_network_or_say().await,
                 Event::NetworkLost(error) => self.reconnect(&error).await,
                 Event::Reported(reported) => self.take_reports(reported),
@@ -158,49 +216,13 @@ impl Control {
                 Event::Request(Request::Explain(question, answer)) => {
                     drop(answer.send(explain::explain(&self.config, &self.next_hops, &self.dataplane, question)));
                 }
+                Event::Request(Request::Apply(proposal, answer)) => drop(answer.send(self.apply(proposal).await)),
                 Event::Terminate { signal } => {
                     info!("{signal}: detaching and ending");
                     return Ok(());
                 }
             }
         }
-    }
-
-    /// Reads the file again. A bad file changes nothing and says why.
-    async fn reload(&mut self) {
-        let file = self.options.file.display().to_string();
-        match self.try_reload().await {
-            Ok(1) => info!("{file} read again: 1 listener changed"),
-            Ok(steps) => info!("{file} read again: {steps} listeners changed"),
-            Err(error) => match error.downcast_ref() {
-                Some(ReadError::Problems(problems)) => {
-                    warn!("the configuration in force stays: {problems}\n{}", problems.render(Color::Never));
-                }
-                Some(error @ ReadError::Io { .. }) => warn!("the configuration in force stays: {error}"),
-                None => warn!("the configuration in force stays, {file} is not taken: {error:#}"),
-            },
-        }
-    }
-
-    async fn try_reload(&mut self) -> anyhow::Result<usize> {
-        check_file(&self.options.file)?;
-        let loaded = config::read_change(&self.config, &self.options.file)?;
-        if !loaded.warnings.is_empty() {
-            warn!("{} warnings\n{}", loaded.warnings.len(), loaded.warnings.render(Color::Never));
-        }
-        refuse_what_needs_a_restart(&self.config, &loaded.config)?;
-        desired::desired(&loaded.config)?;
-        // New backends get no slots before their neighbours had time to answer.
-        self.network.keep_resolved(addresses(&self.config).union(&addresses(&loaded.config)).copied().collect());
-        NextHops::wait_for(&mut self.network, &loaded.config, Unresolved::Allow).await?;
-        let next_hops = NextHops::of(&loaded.config, &self.network);
-        let steps = apply(self.options.drop_log, &loaded.config, &next_hops, &mut self.dataplane).await?;
-        self.config = loaded.config;
-        self.replace_next_hops(next_hops);
-        say_what_is_not_done_yet(&self.config);
-        self.network.keep_resolved(addresses(&self.config));
-        self.follow_network_or_say().await;
-        Ok(steps)
     }
 
     fn take_reports(&mut self, Reported { unresolved_clients, path_mtus }: Reported) {
@@ -273,6 +295,7 @@ impl Control {
                 }
             }
         }
+        self.tell_data_path();
     }
 
     fn attach(&mut self) -> anyhow::Result<()> {
@@ -282,6 +305,14 @@ impl Control {
             info!("attached to {name} in {} mode: {}", attachment.mode, attachment.reason);
         }
         Ok(())
+    }
+}
+
+/// Waits for ever if the file is not watched.
+async fn file_changed(watch: &mut Option<Watch>) -> anyhow::Result<()> {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => future::pending().await,
     }
 }
 
@@ -396,24 +427,6 @@ fn no_interface(name: &str, named_by: &str) -> anyhow::Error {
         "there is no interface {name}\n\
          help: `ip link` lists those of this host; name one of them in {named_by}"
     )
-}
-
-/// Reading a pipe again would wait for whoever writes into it, and with it everything else.
-pub fn check_file(file: &Path) -> anyhow::Result<()> {
-    if file.as_os_str() == "-" || file.metadata().is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
-        bail!("{} cannot be read again at SIGHUP\nhelp: give `--config` the path of a regular file", file.display());
-    }
-    Ok(())
-}
-
-/// Parts of the configuration that the loaded program has for good.
-fn refuse_what_needs_a_restart(before: &Config, after: &Config) -> anyhow::Result<()> {
-    match change::needs_restart(before, after) {
-        Some(changed) => {
-            bail!("load_balancer.{changed} changed, which a reload cannot do\nhelp: start clb again with the new file")
-        }
-        None => Ok(()),
-    }
 }
 
 /// No silence about what the file asks for and does not get.

@@ -1,8 +1,10 @@
 //! Configuration, counters and next hops as one answer.
 
+use std::time::SystemTime;
+
 use super::{Control, desired, next_hops::describe};
 use crate::{
-    api::{BackendStatus, InterfaceStatus, ListenerStatus, NextHopState, NextHopStatus, Status},
+    api::{AgentStatus, BackendStatus, DataPath, InterfaceStatus, ListenerStatus, NextHopState, NextHopStatus, Status},
     config::{Backend, Listener},
     dataplane::Counters,
     slots::BackendId,
@@ -30,7 +32,23 @@ impl Control {
             events: counters.events.iter().map(|(event, times)| (event.name().to_owned(), *times)).collect(),
             drops: counters.dropped.iter().map(|(reason, packets)| (reason.name().to_owned(), *packets)).collect(),
             listeners: self.config.listeners.iter().map(|listener| self.listener_status(listener, &counters)).collect(),
+            agent: AgentStatus {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+                started: since_1970(self.started),
+            },
+            reloads: self.reload_status(),
         })
+    }
+
+    /// Tells monitoring whether packets go through the program.
+    pub(super) fn tell_data_path(&self) {
+        let is_attached = |name: &&String| self.dataplane.attachments().iter().any(|at| at.interface == **name);
+        let missing: Vec<_> = self.config.interfaces.iter().filter(|name| !is_attached(name)).cloned().collect();
+        self.data_path.send_replace(match &missing[..] {
+            [] => DataPath::Attached,
+            missing => DataPath::Incomplete(format!("the program is not on {}", missing.join(", "))),
+        });
     }
 
     fn listener_status(&self, listener: &Listener, counters: &Counters) -> ListenerStatus {
@@ -73,4 +91,9 @@ impl Control {
         };
         NextHopStatus { state, detail }
     }
+}
+
+/// In seconds.
+pub(super) fn since_1970(time: SystemTime) -> f64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }

@@ -1,0 +1,188 @@
+//! What is asked by which path, and how it is answered: JSON, but for metrics and the health of the data path.
+//!
+//! A request becomes an event of the agent's loop; nothing is decided here.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::{
+    Method, Request as HttpRequest, Response, StatusCode,
+    body::{Body as _, Bytes, Incoming},
+    header::{CONTENT_TYPE, HeaderValue},
+};
+use serde::Serialize;
+use serde_json::json;
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot, watch},
+    time::{Duration, timeout},
+};
+
+use super::{
+    APPLY_PATH, CONFIG_PATH, DataPath, EXPLAIN_PATH, METRICS_PATH, Proposal, RELOAD_PATH, Request, STATUS_PATH, Status,
+    Terms, Text,
+    connections::{Answer, CLIENT_PATIENCE},
+};
+use crate::{config::MAX_FILE_BYTES, metrics};
+
+/// Answers on the socket of the agent's owner.
+#[derive(Clone)]
+pub(super) struct ForCommands {
+    pub requests: mpsc::Sender<Request>,
+    pub bodies: Arc<Semaphore>,
+}
+
+/// Answers whoever can reach the address.
+#[derive(Clone)]
+pub(super) struct ForMonitoring {
+    pub requests: mpsc::Sender<Request>,
+    pub data_path: watch::Receiver<DataPath>,
+    pub scrapes: Arc<Semaphore>,
+}
+
+impl Answer for ForCommands {
+    async fn answer(&self, request: HttpRequest<Incoming>) -> Response<Full<Bytes>> {
+        self.route(request).await.unwrap_or_else(Failure::into_response)
+    }
+}
+
+impl ForCommands {
+    async fn route(&self, request: HttpRequest<Incoming>) -> Result<Response<Full<Bytes>>, Failure> {
+        let requests = &self.requests;
+        match (request.method(), request.uri().path()) {
+            (&Method::GET, STATUS_PATH) => Ok(as_json(StatusCode::OK, &ask(requests, Request::Status).await?)),
+            (&Method::GET, CONFIG_PATH) => Ok(as_json(StatusCode::OK, &ask(requests, Request::Config).await?)),
+            (&Method::GET, METRICS_PATH) => metrics(requests).await,
+            (&Method::POST, EXPLAIN_PATH) => {
+                let body = body(request, LONGEST_QUESTION, CLIENT_PATIENCE).await?;
+                let question = serde_json::from_slice(&body).context("the question is of another version of clb");
+                let question = question.map_err(|error| Failure(StatusCode::BAD_REQUEST, error))?;
+                let explanation = ask(requests, |answer| Request::Explain(question, answer)).await?;
+                Ok(as_json(StatusCode::OK, &explanation))
+            }
+            (&Method::POST, APPLY_PATH) => {
+                let terms = terms(&request)?;
+                let _place = self.bodies.acquire().await.map_err(|error| Failure::ending(error.into()))?;
+                let text = body(request, LONGEST_CONFIGURATION, CONFIGURATION_PATIENCE).await?;
+                self.apply(Proposal { text: Text::Sent(text.into()), terms }).await
+            }
+            (&Method::POST, RELOAD_PATH) => self.apply(Proposal { text: Text::OwnFile, terms: terms(&request)? }).await,
+            _ => Err(Failure(StatusCode::NOT_FOUND, anyhow!("no such thing here"))),
+        }
+    }
+
+    async fn apply(&self, proposal: Proposal) -> Result<Response<Full<Bytes>>, Failure> {
+        Ok(match hand_over(&self.requests, |answer| Request::Apply(proposal, answer)).await? {
+            Ok(applied) => as_json(StatusCode::OK, &applied),
+            Err(refusal) if refusal.problems.is_empty() => as_json(StatusCode::CONFLICT, &refusal),
+            Err(refusal) => as_json(StatusCode::UNPROCESSABLE_ENTITY, &refusal),
+        })
+    }
+}
+
+impl Answer for ForMonitoring {
+    async fn answer(&self, request: HttpRequest<Incoming>) -> Response<Full<Bytes>> {
+        let data_path = self.data_path.borrow().clone();
+        match (request.method(), request.uri().path(), data_path) {
+            (&Method::GET, "/healthz", DataPath::Attached) => text(StatusCode::OK, "ok\n".to_owned()),
+            (&Method::GET, "/healthz" | "/metrics", DataPath::Starting) => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "the agent is starting: nothing is attached yet\n".to_owned())
+            }
+            (&Method::GET, "/healthz", DataPath::Incomplete(reason)) => {
+                text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"))
+            }
+            (&Method::GET, "/metrics", _) => {
+                let Ok(_turn) = self.scrapes.acquire().await else {
+                    return text(StatusCode::SERVICE_UNAVAILABLE, "the agent is ending\n".to_owned());
+                };
+                metrics(&self.requests).await.unwrap_or_else(Failure::into_response)
+            }
+            _ => text(StatusCode::NOT_FOUND, "here are /metrics and /healthz\n".to_owned()),
+        }
+    }
+}
+
+/// Why there is no answer but this.
+struct Failure(StatusCode, anyhow::Error);
+
+impl Failure {
+    fn ending(error: anyhow::Error) -> Self {
+        Self(StatusCode::SERVICE_UNAVAILABLE, error.context("the agent is ending"))
+    }
+
+    fn into_response(self) -> Response<Full<Bytes>> {
+        let Self(code, error) = self;
+        as_json(code, &json!({ "error": format!("{error:#}") }))
+    }
+}
+
+async fn metrics(requests: &mpsc::Sender<Request>) -> Result<Response<Full<Bytes>>, Failure> {
+    let status: Status = ask(requests, Request::Status).await?;
+    let mut response = Response::new(Full::new(metrics::render(status).into()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+    Ok(response)
+}
+
+/// Hands the request to the loop, and waits for its answer.
+async fn hand_over<T>(
+    requests: &mpsc::Sender<Request>,
+    request: impl FnOnce(oneshot::Sender<T>) -> Request,
+) -> Result<T, Failure> {
+    let (sender, receiver) = oneshot::channel();
+    requests.send(request(sender)).await.map_err(|error| Failure::ending(error.into()))?;
+    receiver.await.map_err(|error| Failure::ending(error.into()))
+}
+
+/// The same for what may fail in the loop.
+async fn ask<T>(
+    requests: &mpsc::Sender<Request>,
+    request: impl FnOnce(oneshot::Sender<anyhow::Result<T>>) -> Request,
+) -> Result<T, Failure> {
+    hand_over(requests, request).await?.map_err(|error| Failure(StatusCode::INTERNAL_SERVER_ERROR, error))
+}
+
+fn terms(request: &HttpRequest<Incoming>) -> Result<Terms, Failure> {
+    Terms::from_query(request.uri().query().unwrap_or_default())
+        .map_err(|error| Failure(StatusCode::BAD_REQUEST, error.context("read the query")))
+}
+
+/// Reads what a client sends, of which there may not be too much, and not too slowly.
+async fn body(request: HttpRequest<Incoming>, most: usize, patience: Duration) -> Result<Bytes, Failure> {
+    let too_large = || Failure(StatusCode::PAYLOAD_TOO_LARGE, anyhow!("the body has more than {most} bytes"));
+    if request.body().size_hint().lower() > most as u64 {
+        return Err(too_large());
+    }
+    let received = timeout(patience, Limited::new(request.into_body(), most).collect()).await;
+    let received =
+        received.map_err(|_| Failure(StatusCode::REQUEST_TIMEOUT, anyhow!("the body does not come to its end")))?;
+    match received {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(error) => Err(Failure(StatusCode::BAD_REQUEST, anyhow!("the body cannot be read: {error}"))),
+    }
+}
+
+fn as_json(code: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_vec(value) {
+        Ok(body) => respond(code, "application/json", body),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+fn text(code: StatusCode, text: String) -> Response<Full<Bytes>> {
+    respond(code, "text/plain; charset=utf-8", text.into_bytes())
+}
+
+fn respond(code: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = code;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// In bytes.
+const LONGEST_QUESTION: usize = 4_096;
+/// One byte more than a file may have, so that what is too long is told as of a file.
+const LONGEST_CONFIGURATION: usize = MAX_FILE_BYTES + 1;
+/// How long the text of a configuration may take to come.
+const CONFIGURATION_PATIENCE: Duration = Duration::from_secs(30);
