@@ -4,6 +4,7 @@
 //! alone, that a start is refused. Every test makes a lab of its own, so tests run side by side.
 
 mod accounting;
+mod apply;
 mod config;
 mod connection;
 mod datagrams;
@@ -15,6 +16,7 @@ mod forwarding;
 mod http;
 mod interfaces;
 mod modes;
+mod monitoring;
 mod network;
 mod next_hops;
 mod own_traffic;
@@ -23,6 +25,7 @@ mod refusals;
 mod reload;
 mod services;
 mod socket;
+mod watch;
 
 #[path = "../command_line/binary.rs"]
 mod binary;

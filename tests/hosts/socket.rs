@@ -102,6 +102,91 @@ fn an_agent_whose_log_nobody_reads_any_more_lives_on() {
     assert!(agent.wait().unwrap().success());
 }
 
+/// Configurations are large, so more of them are received than of other questions, and more can be wrong.
+#[test]
+fn what_is_sent_as_a_configuration_has_its_bounds() {
+    let network = Network::new(Arms::One, 1);
+    let agent = network.start(&network.file(&every_kind(1)), &[]);
+    let apply = "POST /v1/apply HTTP/1.1\r\nhost: clb\r\n";
+    // More than there are places do not come to their end, and others are answered all the same.
+    let begun: Vec<_> = (0..200)
+        .map(|_| {
+            let mut stream = UnixStream::connect(agent.socket()).unwrap();
+            // It may have been sent away already.
+            let _ = write!(stream, "{apply}content-length: 1000000\r\n\r\nversion: 1");
+            stream
+        })
+        .collect();
+    assert_eq!(agent.status().unwrap().listeners.len(), 8);
+
+    let hundred_megabytes = vec![b'#'; 100_000_000];
+    for (name, head, answer) in [
+        ("a length that is too large", "content-length: 100000000\r\n\r\n".to_owned(), "HTTP/1.1 413"),
+        (
+            "one chunk that is too large",
+            format!("transfer-encoding: chunked\r\n\r\n{:x}\r\n", 100_000_000),
+            "HTTP/1.1 413",
+        ),
+        ("a length that makes no sense", "content-length: -1\r\n\r\n".to_owned(), "HTTP/1.1 400"),
+    ] {
+        let mut stream = UnixStream::connect(agent.socket()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = format!("{apply}{head}");
+        std::thread::scope(|scope| {
+            let mut writing = stream.try_clone().unwrap();
+            let hundred_megabytes = &hundred_megabytes;
+            scope.spawn(move || {
+                let _ = writing.write_all(request.as_bytes()).and_then(|()| writing.write_all(hundred_megabytes));
+            });
+            // Another client is answered meanwhile.
+            assert_eq!(agent.status().unwrap().listeners.len(), 8, "{name}");
+            let mut received = Vec::new();
+            let _ = stream.read_to_end(&mut received);
+            let received = String::from_utf8_lossy(&received);
+            assert!(received.starts_with(answer), "{name}: {received}");
+        });
+    }
+    for (name, path, body, answer) in [
+        ("an empty configuration", "/v1/apply", "", "HTTP/1.1 422"),
+        ("what is no YAML", "/v1/apply?name=x", "[", "HTTP/1.1 422"),
+        ("an unknown word in the query", "/v1/apply?nmae=x", "version: 1", "HTTP/1.1 400"),
+        ("a relative path", "/v1/apply?file=x", "version: 1", "HTTP/1.1 400"),
+        ("another version of the API", "/v2/apply", "version: 1", "HTTP/1.1 404"),
+        ("the agent's own file", "/v1/reload", "", "HTTP/1.1 200"),
+    ] {
+        let mut stream = UnixStream::connect(agent.socket()).unwrap();
+        write!(stream, "POST {path} HTTP/1.1\r\nhost: clb\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        let mut received = String::new();
+        stream.read_to_string(&mut received).unwrap();
+        assert!(received.starts_with(answer), "{name}: {received}");
+        let (_, body) = received.split_once("\r\n\r\n").unwrap();
+        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok(), "{name}: {body}");
+    }
+    assert_eq!(agent.status().unwrap().listeners.len(), 8);
+    drop(begun);
+}
+
+/// More clients than there are places, some of which never read what they asked for.
+#[test]
+fn clients_that_hold_on_give_way_to_others() {
+    let network = Network::new(Arms::One, 1);
+    let agent = network.start(&network.file(&every_kind(1)), &[]);
+    let held: Vec<_> = (0..500)
+        .map(|number| {
+            let mut stream = UnixStream::connect(agent.socket()).unwrap();
+            let said: &[u8] = [&b""[..], b"GET /v1/sta", b"GET /v1/config HTTP/1.1\r\nhost: clb\r\n\r\n"][number % 3];
+            // It may have been sent away already.
+            let _ = stream.write_all(said);
+            if number % 50 == 0 {
+                assert_eq!(agent.status().unwrap().listeners.len(), 8, "with {number} clients");
+            }
+            stream
+        })
+        .collect();
+    assert_eq!(agent.status().unwrap().listeners.len(), 8);
+    drop(held);
+}
+
 #[test]
 fn many_ask_at_once_while_the_file_is_read_again() {
     let network = Network::new(Arms::One, 1);

@@ -5,6 +5,7 @@
 
 use std::{
     collections::VecDeque,
+    convert::Infallible,
     future::Future,
     io,
     sync::{
@@ -72,37 +73,54 @@ struct Open(VecDeque<Connection>);
 
 struct Connection {
     task: AbortHandle,
-    is_being_answered: Arc<AtomicBool>,
+    stage: Stage,
+}
+
+/// Whether it is the client that is waited for, or the agent. Every request carries it among its extensions.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stage(Arc<AtomicBool>);
+
+impl Stage {
+    /// The whole question is there.
+    pub fn answering(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// The client has to send more, or to take its answer.
+    pub fn waiting(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    fn is_waiting(&self) -> bool {
+        !self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl Open {
     fn take_in(&mut self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, answers: impl Answer) {
         self.0.retain(|connection| !connection.task.is_finished());
         if self.0.len() >= MOST {
-            let waits = |connection: &Connection| !connection.is_being_answered.load(Ordering::Relaxed);
-            let Some(longest) = self.0.iter().position(waits).and_then(|position| self.0.remove(position)) else {
+            let longest = self.0.iter().position(|connection| connection.stage.is_waiting());
+            let Some(longest) = longest.and_then(|position| self.0.remove(position)) else {
                 return tracing::warn!("{MOST} clients are being answered: another one is sent away");
             };
             longest.task.abort();
         }
-        let is_being_answered = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(converse(stream, answers, Arc::clone(&is_being_answered))).abort_handle();
-        self.0.push_back(Connection { task, is_being_answered });
+        let stage = Stage::default();
+        let task = tokio::spawn(converse(stream, answers, stage.clone())).abort_handle();
+        self.0.push_back(Connection { task, stage });
     }
 }
 
-async fn converse(
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    answers: impl Answer,
-    is_being_answered: Arc<AtomicBool>,
-) {
-    let service = service_fn(|request| {
-        let (answers, is_being_answered) = (answers.clone(), Arc::clone(&is_being_answered));
+async fn converse(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, answers: impl Answer, stage: Stage) {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        let (answers, stage) = (answers.clone(), stage.clone());
+        request.extensions_mut().insert(stage.clone());
         async move {
-            is_being_answered.store(true, Ordering::Relaxed);
+            stage.answering();
             let answer = answers.answer(request).await;
-            is_being_answered.store(false, Ordering::Relaxed);
-            Ok::<_, std::convert::Infallible>(answer)
+            stage.waiting();
+            Ok::<_, Infallible>(answer)
         }
     });
     let connection = http1::Builder::new()

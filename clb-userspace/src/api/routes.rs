@@ -14,14 +14,14 @@ use hyper::{
 use serde::Serialize;
 use serde_json::json;
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot, watch},
+    sync::{Semaphore, SemaphorePermit, TryAcquireError, mpsc, oneshot, watch},
     time::{Duration, timeout},
 };
 
 use super::{
     APPLY_PATH, CONFIG_PATH, DataPath, EXPLAIN_PATH, METRICS_PATH, Proposal, RELOAD_PATH, Request, STATUS_PATH, Status,
     Terms, Text,
-    connections::{Answer, CLIENT_PATIENCE},
+    connections::{Answer, CLIENT_PATIENCE, Stage},
 };
 use crate::{config::MAX_FILE_BYTES, metrics};
 
@@ -29,7 +29,8 @@ use crate::{config::MAX_FILE_BYTES, metrics};
 #[derive(Clone)]
 pub(super) struct ForCommands {
     pub requests: mpsc::Sender<Request>,
-    pub bodies: Arc<Semaphore>,
+    /// Bytes of configurations that are received at a time.
+    pub room: Arc<Semaphore>,
 }
 
 /// Answers whoever can reach the address.
@@ -54,21 +55,49 @@ impl ForCommands {
             (&Method::GET, CONFIG_PATH) => Ok(as_json(StatusCode::OK, &ask(requests, Request::Config).await?)),
             (&Method::GET, METRICS_PATH) => metrics(requests).await,
             (&Method::POST, EXPLAIN_PATH) => {
-                let body = body(request, LONGEST_QUESTION, CLIENT_PATIENCE).await?;
-                let question = serde_json::from_slice(&body).context("the question is of another version of clb");
+                let body = self.body(request, LONGEST_QUESTION, CLIENT_PATIENCE).await?;
+                let question = serde_json::from_slice(&body.bytes).context("the question is of another version of clb");
                 let question = question.map_err(|error| Failure(StatusCode::BAD_REQUEST, error))?;
                 let explanation = ask(requests, |answer| Request::Explain(question, answer)).await?;
                 Ok(as_json(StatusCode::OK, &explanation))
             }
             (&Method::POST, APPLY_PATH) => {
                 let terms = terms(&request)?;
-                let _place = self.bodies.acquire().await.map_err(|error| Failure::ending(error.into()))?;
-                let text = body(request, LONGEST_CONFIGURATION, CONFIGURATION_PATIENCE).await?;
-                self.apply(Proposal { text: Text::Sent(text.into()), terms }).await
+                let Body { bytes, room: _held } =
+                    self.body(request, LONGEST_CONFIGURATION, CONFIGURATION_PATIENCE).await?;
+                self.apply(Proposal { text: Text::Sent(bytes), terms }).await
             }
             (&Method::POST, RELOAD_PATH) => self.apply(Proposal { text: Text::OwnFile, terms: terms(&request)? }).await,
             _ => Err(Failure(StatusCode::NOT_FOUND, anyhow!("no such thing here"))),
         }
+    }
+
+    /// Reads what a client sends, of which there may not be too much, and not too slowly.
+    async fn body(&self, request: HttpRequest<Incoming>, most: usize, patience: Duration) -> Result<Body<'_>, Failure> {
+        let too_large = || Failure(StatusCode::PAYLOAD_TOO_LARGE, anyhow!("the body has more than {most} bytes"));
+        if request.body().size_hint().lower() > most as u64 {
+            return Err(too_large());
+        }
+        let stage = request.extensions().get::<Stage>().cloned().unwrap_or_default();
+        stage.waiting();
+        let receiving = async {
+            let mut incoming = Limited::new(request.into_body(), most);
+            let mut body = Body { bytes: Vec::new(), room: self.room.try_acquire_many(0).map_err(no_room)? };
+            while let Some(frame) = incoming.frame().await {
+                let frame = frame.map_err(|error| {
+                    let unreadable = || Failure(StatusCode::BAD_REQUEST, anyhow!("the body cannot be read: {error}"));
+                    if error.is::<LengthLimitError>() { too_large() } else { unreadable() }
+                })?;
+                if let Ok(data) = frame.into_data() {
+                    body.room.merge(self.room.try_acquire_many(data.len() as u32).map_err(no_room)?);
+                    body.bytes.extend_from_slice(&data);
+                }
+            }
+            Ok(body)
+        };
+        let received = timeout(patience, receiving).await;
+        stage.answering();
+        received.map_err(|_| Failure(StatusCode::REQUEST_TIMEOUT, anyhow!("the body does not come to its end")))?
     }
 
     async fn apply(&self, proposal: Proposal) -> Result<Response<Full<Bytes>>, Failure> {
@@ -100,6 +129,17 @@ impl Answer for ForMonitoring {
             _ => text(StatusCode::NOT_FOUND, "here are /metrics and /healthz\n".to_owned()),
         }
     }
+}
+
+/// What a client sent, and the room that it takes.
+struct Body<'r> {
+    bytes: Vec<u8>,
+    room: SemaphorePermit<'r>,
+}
+
+fn no_room(_: TryAcquireError) -> Failure {
+    let said = anyhow!("others are sending configurations\nhelp: try again when they are done");
+    Failure(StatusCode::SERVICE_UNAVAILABLE, said)
 }
 
 /// Why there is no answer but this.
@@ -146,22 +186,6 @@ fn terms(request: &HttpRequest<Incoming>) -> Result<Terms, Failure> {
         .map_err(|error| Failure(StatusCode::BAD_REQUEST, error.context("read the query")))
 }
 
-/// Reads what a client sends, of which there may not be too much, and not too slowly.
-async fn body(request: HttpRequest<Incoming>, most: usize, patience: Duration) -> Result<Bytes, Failure> {
-    let too_large = || Failure(StatusCode::PAYLOAD_TOO_LARGE, anyhow!("the body has more than {most} bytes"));
-    if request.body().size_hint().lower() > most as u64 {
-        return Err(too_large());
-    }
-    let received = timeout(patience, Limited::new(request.into_body(), most).collect()).await;
-    let received =
-        received.map_err(|_| Failure(StatusCode::REQUEST_TIMEOUT, anyhow!("the body does not come to its end")))?;
-    match received {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-        Err(error) => Err(Failure(StatusCode::BAD_REQUEST, anyhow!("the body cannot be read: {error}"))),
-    }
-}
-
 fn as_json(code: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
     match serde_json::to_vec(value) {
         Ok(body) => respond(code, "application/json", body),
@@ -183,6 +207,6 @@ fn respond(code: StatusCode, content_type: &'static str, body: Vec<u8>) -> Respo
 /// In bytes.
 const LONGEST_QUESTION: usize = 4_096;
 /// One byte more than a file may have, so that what is too long is told as of a file.
-const LONGEST_CONFIGURATION: usize = MAX_FILE_BYTES + 1;
+pub(super) const LONGEST_CONFIGURATION: usize = MAX_FILE_BYTES + 1;
 /// How long the text of a configuration may take to come.
 const CONFIGURATION_PATIENCE: Duration = Duration::from_secs(30);

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     DataPath, Request, connections,
-    routes::{ForCommands, ForMonitoring},
+    routes::{ForCommands, ForMonitoring, LONGEST_CONFIGURATION},
 };
 
 /// An open socket. Its file goes when it is dropped.
@@ -52,7 +52,7 @@ pub fn bind(path: &Path, requests: mpsc::Sender<Request>) -> anyhow::Result<Serv
     })?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))
         .with_context(|| format!("restrict {} to its owner", path.display()))?;
-    let answers = ForCommands { requests, bodies: Arc::new(Semaphore::new(BODIES)) };
+    let answers = ForCommands { requests, room: Arc::new(Semaphore::new(2 * LONGEST_CONFIGURATION)) };
     Ok(Server { path: path.to_owned(), accepting: tokio::spawn(connections::serve(listener, answers)) })
 }
 
@@ -84,7 +84,5 @@ fn is_socket(metadata: &fs::Metadata) -> bool {
     std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type())
 }
 
-/// Configurations that are received at a time, each as large as a file may be.
-const BODIES: usize = 2;
 /// Scrapes that wait for the loop at a time: those who may only look do not hold up those who command.
 const SCRAPES: usize = 1;
