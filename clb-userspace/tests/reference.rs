@@ -5,6 +5,7 @@
 use std::{env, fs, path::Path};
 
 use clb_common::DropReason;
+use clb_userspace::api::{ROUTES, Route};
 use clb_userspace::config::{
     Code, Config, Seconds, Severity,
     keys::{Absence, BACKEND, CVM, ENI, FILE, HEALTH_CHECK, Key, LISTENER, LOAD_BALANCER, Section, Value},
@@ -45,6 +46,24 @@ fn the_page_of_drop_reasons_is_current() {
         page.push_str(&format!("| `{}` | {} |\n", reason.name(), reason.help()));
     }
     assert_current("docs/drop-reasons.md", &page);
+}
+
+#[test]
+fn the_page_of_the_api_is_current() {
+    let mut page = String::from(
+        "# The agent's API\n\nGenerated from `clb-userspace/src/api/routes.rs`. HTTP and JSON over the Unix socket of \
+         `clb run --socket PATH`, `/run/clb.sock` by default,\nwhich only its owner may open. The commands of `clb` ask by it, \
+         and so can others:\n\n```text\ncurl --unix-socket /run/clb.sock http://clb/v1/status\n\
+         curl --unix-socket /run/clb.sock --data-binary @lb.yaml 'http://clb/v1/apply?name=lb.yaml'\n```\n\n\
+         A path begins with the version: what is there keeps its name and meaning, and more may come. What cannot be answered \
+         is an object with\n`error`, under a code of 400 or more. A connection is good for one question. A client has 5 s for \
+         the headers, which have up to 64 KiB,\nand 30 s for a configuration, which has up to 64 MiB. Of more than 128 \
+         connections, one that keeps the agent waiting is closed.\n\n| request | what it carries | answer |\n|---|---|---|\n",
+    );
+    for Route { method, path, question, answer } in ROUTES {
+        page.push_str(&format!("| `{method} {path}` | {question} | {answer} |\n"));
+    }
+    assert_current("docs/api.md", &page);
 }
 
 #[test]

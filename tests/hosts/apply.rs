@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use clb_tests::Agent;
+use clb_tests::{Agent, wait_until};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ use crate::{
     binary::clb,
     config::{Listener, Mode},
     connection::{Connection, EchoServer},
-    network::{Arms, Network, log, signal, wait_for_status},
+    network::{Arms, Network, PATIENCE, log, signal, wait_for_status},
 };
 
 fn listeners(number: u16) -> Vec<Listener> {
@@ -252,4 +252,22 @@ fn a_file_that_the_agent_does_not_see_does_not_become_its_own() {
         assert_eq!(applied["configuration"], "sent", "{name}: {applied}");
         assert_eq!(applied["file"], network.config().display().to_string(), "{name}: {applied}");
     }
+}
+
+/// Only what is new is waited for.
+#[test]
+fn a_backend_that_has_long_been_silent_does_not_hold_up_a_change() {
+    let network = Network::new(Arms::Two, 1);
+    let with = |weight| network.file(&[listeners(1).remove(0).weights(&[10, weight])]);
+    fs::write(network.config(), with(10)).unwrap();
+    let agent = Agent::start(&network.lab, &network.balancer, &network.config(), &["--allow-unresolved"]).unwrap();
+    wait_until("it serves", PATIENCE, || Ok(agent.status().is_ok())).unwrap();
+    let waits = || log(&agent).matches("neighbours to answer").count();
+    assert_eq!(waits(), 1, "at the start: {}", log(&agent));
+    let (printed, _, code) = told(&apply_text(&network, &agent, &["-"], &with(30)));
+    assert_eq!(code, Some(0), "{printed}");
+    assert_eq!(waits(), 1, "{}", log(&agent));
+    let new = network.file(&[listeners(1).remove(0).weights(&[10, 30, 10])]);
+    assert_eq!(apply_text(&network, &agent, &["-"], &new).status.code(), Some(0));
+    assert_eq!(waits(), 2, "{}", log(&agent));
 }

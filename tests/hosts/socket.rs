@@ -9,6 +9,7 @@ use std::{
 };
 
 use clb_tests::wait_until;
+use clb_userspace::api::{ROUTES, Route};
 use nix::sys::signal::Signal;
 
 use crate::{
@@ -100,6 +101,20 @@ fn an_agent_whose_log_nobody_reads_any_more_lives_on() {
     assert_eq!(xdp_programs(&network.balancer), ["eth0: clb"]);
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(agent.id().cast_signed()), Signal::SIGTERM).unwrap();
     assert!(agent.wait().unwrap().success());
+}
+
+#[test]
+fn every_route_of_the_table_is_answered() {
+    let network = Network::new(Arms::One, 1);
+    let agent = network.start(&network.file(&every_kind(1)), &[]);
+    for Route { method, path, .. } in ROUTES {
+        let mut stream = UnixStream::connect(agent.socket()).unwrap();
+        write!(stream, "{method} {path} HTTP/1.1\r\nhost: clb\r\ncontent-length: 0\r\n\r\n").unwrap();
+        let mut received = String::new();
+        stream.read_to_string(&mut received).unwrap();
+        let code = received.split_whitespace().nth(1).unwrap();
+        assert!(["200", "400", "422"].contains(&code), "{method} {path}: {received}");
+    }
 }
 
 /// Configurations are large, so more of them are received than of other questions, and more can be wrong.

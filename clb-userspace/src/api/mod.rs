@@ -19,6 +19,7 @@ pub use self::{
     client::{apply, config, explain, status},
     explanation::{BoundBackend, Ending, Explanation, Question},
     reload::{Applied, Proposal, Refusal, Terms, Text},
+    routes::{ROUTES, Route},
     server::{Server, bind, bind_metrics},
     status::{
         AgentStatus, BackendStatus, InterfaceStatus, ListenerStatus, NextHopState, NextHopStatus, ReloadStatus, Status,

@@ -25,6 +25,63 @@ use super::{
 };
 use crate::{config::MAX_FILE_BYTES, metrics};
 
+/// A path that is answered.
+#[derive(Debug)]
+pub struct Route {
+    /// `GET` or `POST`.
+    pub method: Method,
+    /// With its version, so that another meaning can get another path.
+    pub path: &'static str,
+    /// What the request carries.
+    pub question: &'static str,
+    /// What comes back.
+    pub answer: &'static str,
+}
+
+/// What is answered on the agent's socket, for `docs/api.md`. A test asks each.
+pub const ROUTES: &[Route] = &[
+    Route {
+        method: Method::GET,
+        path: STATUS_PATH,
+        question: "",
+        answer: "what `clb status --json` prints: what is balanced, the counters, the agent, its reloads",
+    },
+    Route {
+        method: Method::GET,
+        path: CONFIG_PATH,
+        question: "",
+        answer: "the configuration in force, as meant: with every default, in an order of its own",
+    },
+    Route {
+        method: Method::POST,
+        path: APPLY_PATH,
+        question: "the text of a configuration as the body. In the query, each may be left out: `name`, what problems call it; \
+                   `file`, the absolute path of a file with the same text, which becomes the agent's own; `max_moved`, in \
+                   percent, as `--max-moved`; `color=always`, for `rendered`",
+        answer: "when it is in force: `plan` (as `clb plan --format json`), `seconds`, `configuration`, `file` (what SIGHUP \
+                 reads), `file_is_new`, `warnings`, `rendered`. Refused: 422 with `error`, `problems` (as \
+                 `clb check --format json`) and `rendered`; 409 with `error` if it is not the text",
+    },
+    Route {
+        method: Method::POST,
+        path: RELOAD_PATH,
+        question: "the agent's own file is read again; the query as before, of which `name` and `file` say nothing here",
+        answer: "as before",
+    },
+    Route {
+        method: Method::POST,
+        path: EXPLAIN_PATH,
+        question: "`protocol`, `from`, `to` and `payload`, as the options of `clb explain`",
+        answer: "what `clb explain --json` prints",
+    },
+    Route {
+        method: Method::GET,
+        path: METRICS_PATH,
+        question: "",
+        answer: "the metrics, as [on TCP](metrics.md): text and no JSON",
+    },
+];
+
 /// Answers on the socket of the agent's owner.
 #[derive(Clone)]
 pub(super) struct ForCommands {

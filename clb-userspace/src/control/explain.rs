@@ -60,7 +60,7 @@ pub async fn without_agent(config: &Config, question: Question) -> anyhow::Resul
     super::privileges::check()?;
     let mut network = Network::connect().await.context("read the host's network")?;
     network.keep_resolved(addresses(config));
-    NextHops::wait_for(&mut network, config, Unresolved::Allow).await?;
+    NextHops::wait_for(&mut network, &addresses(config), Unresolved::Allow).await?;
     let next_hops = NextHops::of(config, &network);
     let mut dataplane = Dataplane::load(settings(DropLog::Off, config), &desired::desired(config)?)?;
     apply(DropLog::Off, config, &next_hops, &mut dataplane).await?;

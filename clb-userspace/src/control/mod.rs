@@ -154,7 +154,7 @@ impl Control {
             check_interface(&network, name, NAMED_BY)?;
         }
         network.keep_resolved(addresses(&config));
-        NextHops::wait_for(&mut network, &config, options.unresolved).await?;
+        NextHops::wait_for(&mut network, &addresses(&config), options.unresolved).await?;
 
         let mut dataplane = Dataplane::load(settings(options.drop_log, &config), &desired)?;
         let reports = dataplane.reports()?;

@@ -25,16 +25,24 @@ pub struct NextHops(BTreeMap<(IpAddr, Reach), Result<Hop, Reason>>);
 impl NextHops {
     /// Those of a configuration's backends, as the network says now.
     pub fn of(config: &Config, network: &Network) -> Self {
-        let look = |wanted @ (address, reach)| (wanted, network.next_hop(address, reach));
-        Self(addresses(config).into_iter().map(look).collect())
+        Self::to(&addresses(config), network)
     }
 
-    /// Gives the neighbours time to answer, and fails if some do not and must.
-    pub async fn wait_for(network: &mut Network, config: &Config, unresolved: Unresolved) -> anyhow::Result<()> {
+    fn to(addresses: &BTreeSet<(IpAddr, Reach)>, network: &Network) -> Self {
+        let look = |&(address, reach): &_| ((address, reach), network.next_hop(address, reach));
+        Self(addresses.iter().map(look).collect())
+    }
+
+    /// Gives the neighbours on the way to these time to answer, and fails if some do not and must.
+    pub async fn wait_for(
+        network: &mut Network,
+        addresses: &BTreeSet<(IpAddr, Reach)>,
+        unresolved: Unresolved,
+    ) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let mut said = false;
         loop {
-            let next_hops = Self::of(config, network);
+            let next_hops = Self::to(addresses, network);
             let missing = next_hops.by_address();
             let missing: Vec<_> =
                 missing.into_iter().filter_map(|(address, hop)| Some((address, hop.err()?))).collect();

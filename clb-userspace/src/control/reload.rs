@@ -220,9 +220,11 @@ impl Control {
         let checked = tokio::task::spawn_blocking(move || check(&before, &candidate, planning));
         let (Loaded { config, warnings }, plan) = checked.await.context("check the configuration")??;
         desired::desired(&config)?;
-        // New backends get no slots before their neighbours had time to answer.
-        self.network.keep_resolved(addresses(&self.config).union(&addresses(&config)).copied().collect());
-        NextHops::wait_for(&mut self.network, &config, Unresolved::Allow).await?;
+        // New backends get no slots before their neighbours had time to answer; one that is long gone holds up nothing.
+        let (old, new) = (addresses(&self.config), addresses(&config));
+        self.network.keep_resolved(old.union(&new).copied().collect());
+        let added = new.difference(&old).copied().collect();
+        NextHops::wait_for(&mut self.network, &added, Unresolved::Allow).await?;
         let next_hops = NextHops::of(&config, &self.network);
         let steps = apply(self.options.drop_log, &config, &next_hops, &mut self.dataplane).await?;
         let seconds = started.elapsed().as_secs_f64();
