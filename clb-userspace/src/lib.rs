@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod complaint;
 pub mod config;
 pub mod control;
 pub mod dataplane;

@@ -47,7 +47,7 @@ pub struct Terms {
 pub struct Applied {
     /// What changed.
     pub plan: Change,
-    /// From the question to the last change of a map.
+    /// From when the text was there to the last change of a map.
     pub seconds: f64,
     /// What is in force now.
     pub configuration: String,
@@ -64,7 +64,7 @@ pub struct Applied {
 /// Why a configuration was not taken. The one before stays in force.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// What, and what to do about it.
+    /// What, and in lines that begin with `help: ` what to do about it.
     pub error: String,
     /// What is wrong with the text, as `clb check --format json` has it; empty if it is not the text.
     pub problems: Vec<Value>,
@@ -121,13 +121,6 @@ impl Terms {
             }
         }
         Ok(terms)
-    }
-}
-
-impl Refusal {
-    /// One that is not about the text.
-    pub fn of(error: &anyhow::Error) -> Self {
-        Self { error: format!("{error:#}"), problems: Vec::new(), rendered: String::new() }
     }
 }
 

@@ -23,7 +23,7 @@ use super::{
     Terms, Text,
     connections::{Answer, CLIENT_PATIENCE, Stage},
 };
-use crate::{config::MAX_FILE_BYTES, metrics};
+use crate::{complaint::Complaint, config::MAX_FILE_BYTES, metrics};
 
 /// A path that is answered.
 #[derive(Debug)]
@@ -209,7 +209,7 @@ impl Failure {
 
     fn into_response(self) -> Response<Full<Bytes>> {
         let Self(code, error) = self;
-        as_json(code, &json!({ "error": format!("{error:#}") }))
+        as_json(code, &json!({ "error": Complaint::from(&error).to_string() }))
     }
 }
 

@@ -5,12 +5,12 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::{
-    COULD_NOT_RUN, PROBLEM_FOUND, SocketArgument, is_standard_input, name_of, plan, print, render_error, stderr_color,
-    tell, unreadable,
+    COULD_NOT_RUN, PROBLEM_FOUND, SocketArgument, is_standard_input, name_of, plan, print, stderr_color, tell,
+    unreadable,
 };
 use crate::{
     api::{self, Applied, Proposal, Refusal, Terms, Text},
@@ -120,7 +120,7 @@ fn print_json(value: &Value) -> anyhow::Result<()> {
 fn render_refusal(refusal: &Refusal) -> String {
     let Refusal { error, problems, rendered } = refusal;
     if problems.is_empty() {
-        return render_error(&anyhow!("{error}"));
+        return format!("error: {error}\n");
     }
     format!("{rendered}the configuration in force stays: {error}\n")
 }

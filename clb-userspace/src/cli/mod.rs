@@ -32,7 +32,7 @@ use self::{
     generate::{CompletionsArguments, ManArguments, SchemaArguments},
     plan::PlanArguments,
 };
-use crate::{config::Color, dataplane::AttachMode};
+use crate::{complaint::Complaint, config::Color, dataplane::AttachMode};
 
 /// A layer-4 load balancer on XDP
 ///
@@ -157,24 +157,9 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// An error for a person: what was tried, then why it failed, then the help lines.
+/// An error for a person.
 fn render_error(error: &anyhow::Error) -> String {
-    let (mut what, mut help) = (Vec::new(), Vec::new());
-    for cause in error.chain() {
-        let text = cause.to_string();
-        let (message, hints) =
-            text.split_once("\nhelp: ").map_or((text.as_str(), None), |(m, h)| (m, Some(h.to_owned())));
-        // Some libraries repeat their cause in their own message.
-        if !what.iter().any(|said: &String| said.ends_with(message)) {
-            what.push(message.to_owned());
-        }
-        help.extend(hints);
-    }
-    let mut rendered = format!("error: {}\n", what.join(": "));
-    for hint in help {
-        rendered.push_str(&format!("help: {hint}\n"));
-    }
-    rendered
+    format!("error: {}\n", Complaint::from(error))
 }
 
 /// Says what to do about a file that cannot be read.

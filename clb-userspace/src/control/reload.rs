@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     api::{Applied, Proposal, Refusal, ReloadStatus, Terms, Text},
+    complaint::Complaint,
     config::{self, Color, Config, Loaded, Problems},
 };
 
@@ -49,13 +50,13 @@ struct Last {
 enum Refused {
     #[error("{0}")]
     Problems(Problems),
-    #[error("{0:#}")]
-    Because(anyhow::Error),
+    #[error("{0}")]
+    Because(Complaint),
 }
 
 impl From<anyhow::Error> for Refused {
     fn from(error: anyhow::Error) -> Self {
-        Self::Because(error)
+        Self::Because(Complaint::from(&error))
     }
 }
 
@@ -158,8 +159,8 @@ impl Control {
             Err(Refused::Problems(problems)) => {
                 warn!("the configuration in force stays: {problems}\n{}", problems.render(Color::Never));
             }
-            Err(Refused::Because(error)) => {
-                warn!("the configuration in force stays, {file} is not taken: {error:#}");
+            Err(Refused::Because(complaint)) => {
+                warn!("the configuration in force stays, {file} is not taken: {complaint}");
             }
         }
     }
@@ -185,8 +186,9 @@ impl Control {
         let file = &self.options.file;
         self.reloads.own_digest = None;
         check_file(file)?;
-        let text = config::read_text(file).map_err(|error| {
-            anyhow!("cannot read {}: {error}\nhelp: put a file there, or have the agent take another one with `clb apply FILE`", file.display())
+        let text = config::read_text(file).with_context(|| {
+            let help = "put a file there, or have the agent take another one with `clb apply FILE`";
+            format!("cannot read {}\nhelp: {help}", file.display())
         })?;
         self.reloads.own_digest = Some(config::digest(&text));
         Ok(Candidate { name: file.display().to_string(), origin: absolute(file).display().to_string(), text })
@@ -276,7 +278,9 @@ fn refusal(refused: &Refused, color: Color) -> Refusal {
         Refused::Problems(found) => {
             Refusal { error: refused.to_string(), problems: problems(found), rendered: found.render(color) }
         }
-        Refused::Because(error) => Refusal::of(error),
+        Refused::Because(complaint) => {
+            Refusal { error: complaint.to_string(), problems: Vec::new(), rendered: String::new() }
+        }
     }
 }
 
