@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::desired::{id, weights};
 use crate::{
     config::{Backend, Config, Listener},
+    dataplane::ListenerId,
     slots::{self, BackendId},
 };
 
@@ -93,14 +94,11 @@ pub struct Setting {
 impl Change {
     /// What the new configuration changes.
     pub fn between(before: &Config, after: &Config) -> Self {
-        let of = |config: &'_ Config| -> BTreeMap<_, _> {
-            config.listeners.iter().cloned().map(|listener| (id(&listener), listener)).collect()
-        };
-        let (old, new) = (of(before), of(after));
+        let (old, new) = (by_id(before), by_id(after));
         let is_rehashed = before.hash_seed != after.hash_seed;
         let ids = old.keys().chain(new.keys().filter(|id| !old.contains_key(id)));
         let mut listeners: Vec<_> =
-            ids.filter_map(|id| listener_change(old.get(id), new.get(id), is_rehashed)).collect();
+            ids.filter_map(|id| listener_change(old.get(id).copied(), new.get(id).copied(), is_rehashed)).collect();
         listeners
             .sort_by(|one, other| (one.vip, &one.protocol, one.port).cmp(&(other.vip, &other.protocol, other.port)));
         Self { needs_restart: needs_restart(before, after).map(Into::into), listeners }
@@ -133,6 +131,10 @@ pub fn needs_restart(before: &Config, after: &Config) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+fn by_id(config: &Config) -> BTreeMap<ListenerId, &Listener> {
+    config.listeners.iter().map(|listener| (id(listener), listener)).collect()
 }
 
 fn listener_change(before: Option<&Listener>, after: Option<&Listener>, is_rehashed: bool) -> Option<ListenerChange> {

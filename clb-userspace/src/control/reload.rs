@@ -7,12 +7,16 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::SystemTime,
 };
 
 use anyhow::{Context as _, anyhow, bail};
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::Instant,
+};
 use tracing::{info, warn};
 
 use super::{
@@ -217,11 +221,13 @@ impl Control {
         candidate: Candidate,
         planning: Planning,
     ) -> Result<Taken, Refused> {
-        let (before, origin) = (self.config.clone(), candidate.origin.clone());
+        let (before, origin) = (Arc::new(self.config.clone()), candidate.origin.clone());
         // A large file takes seconds, in which others get their answers.
-        let checked = tokio::task::spawn_blocking(move || check(&before, &candidate, planning));
-        let (Loaded { config, warnings }, plan) = checked.await.context("check the configuration")??;
+        let in_force = Arc::clone(&before);
+        let checked = spawn_blocking(move || check(&in_force, &candidate)).await;
+        let Loaded { config, warnings } = checked.context("check the configuration")??;
         desired::desired(&config)?;
+        let plan = planning.begin(before, &config).await?;
         // New backends get no slots before their neighbours had time to answer; one that is long gone holds up nothing.
         let (old, new) = (addresses(&self.config), addresses(&config));
         self.network.keep_resolved(old.union(&new).copied().collect());
@@ -236,7 +242,30 @@ impl Control {
         say_what_is_not_done_yet(&self.config);
         self.network.keep_resolved(addresses(&self.config));
         self.follow_network_or_say().await;
+        let plan = match plan {
+            Some(plan) => Some(plan.await.context(PLAN)?),
+            None => None,
+        };
         Ok(Taken { plan, warnings, steps, seconds })
+    }
+}
+
+impl Planning {
+    /// Begins to make the plan, which may take as long as the change itself. Ends it only where it decides.
+    async fn begin(self, before: Arc<Config>, after: &Config) -> Result<Option<JoinHandle<Change>>, Refused> {
+        let Self::Tell { max_moved } = self else { return Ok(None) };
+        let after = after.clone();
+        let mut plan = spawn_blocking(move || Change::between(&before, &after));
+        if max_moved.is_some() {
+            let made = (&mut plan).await.context(PLAN)?;
+            let too_much = made.beyond(max_moved);
+            if !too_much.is_empty() {
+                let help = "help: change the weights in smaller steps, or allow more";
+                return Err(anyhow!("{}\n{help}", too_much.join(", ")).into());
+            }
+            plan = spawn_blocking(move || made);
+        }
+        Ok(Some(plan))
     }
 }
 
@@ -249,23 +278,15 @@ impl Reloads {
 }
 
 /// All that can be said without touching anything.
-fn check(before: &Config, candidate: &Candidate, planning: Planning) -> Result<(Loaded, Option<Change>), Refused> {
-    let Candidate { name, text, .. } = candidate;
+fn check(before: &Config, Candidate { name, text, .. }: &Candidate) -> Result<Loaded, Refused> {
     let loaded = config::load_change(before, name, text).map_err(Refused::Problems)?;
-    if let Some(changed) = change::needs_restart(before, &loaded.config) {
-        return Err(anyhow!(
+    match change::needs_restart(before, &loaded.config) {
+        None => Ok(loaded),
+        Some(changed) => Err(anyhow!(
             "load_balancer.{changed} changed, which a reload cannot do\nhelp: start clb again with the new file"
         )
-        .into());
+        .into()),
     }
-    let Planning::Tell { max_moved } = planning else { return Ok((loaded, None)) };
-    let plan = Change::between(before, &loaded.config);
-    let too_much = plan.beyond(max_moved);
-    if !too_much.is_empty() {
-        let help = "help: change the weights in smaller steps, or allow more";
-        return Err(anyhow!("{}\n{help}", too_much.join(", ")).into());
-    }
-    Ok((loaded, Some(plan)))
 }
 
 fn done(Taken { steps, seconds, .. }: &Taken) -> String {
@@ -309,3 +330,5 @@ pub fn check_file(file: &Path) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+const PLAN: &str = "make the plan of the change";
