@@ -15,7 +15,8 @@ pub struct Backend {
     pub port: Port,
     /// The [`Version`] of its address by number.
     version: u8,
-    filler: u8,
+    /// 1 if it is lost: flows do not stay with it.
+    lost: u8,
     /// Where packets for it go on the link.
     pub next_hop: BackendNextHop,
 }
@@ -29,7 +30,19 @@ impl Backend {
     /// A backend whose next hop is not known yet.
     pub fn new(address: core::net::IpAddr, port: Port) -> Self {
         let version = Version::of(address) as u8;
-        Self { address: address.into(), port, version, filler: 0, next_hop: BackendNextHop::new(NextHop::UNRESOLVED) }
+        Self { address: address.into(), port, version, lost: 0, next_hop: BackendNextHop::new(NextHop::UNRESOLVED) }
+    }
+
+    /// The same backend, lost: it fails its checks, and its flows shall go to others. Or found again.
+    #[must_use]
+    pub const fn with_lost(self, lost: bool) -> Self {
+        Self { lost: lost as u8, ..self }
+    }
+
+    /// Whether it is lost.
+    #[inline(always)]
+    pub const fn is_lost(&self) -> bool {
+        self.lost != 0
     }
 
     /// The version of its address: where packets are encapsulated, that of the outer header.

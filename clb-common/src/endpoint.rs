@@ -64,6 +64,11 @@ impl Endpoint {
         Self { address, port, ..self }
     }
 
+    /// Its IP version.
+    pub const fn version(&self) -> Version {
+        if self.version == Version::V4 as u8 { Version::V4 } else { Version::V6 }
+    }
+
     /// The endpoint with this socket address.
     pub fn of(protocol: Protocol, socket: SocketAddr) -> Self {
         Self::new(Version::of(socket.ip()), socket.ip().into(), protocol, Port::new(socket.port()))

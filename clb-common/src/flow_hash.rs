@@ -9,6 +9,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::{Endpoint, Version};
+
 /// The keys of the flow hash. Equal on all load balancers with equal seeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, Immutable, IntoBytes, KnownLayout)]
 #[repr(transparent)]
@@ -49,6 +51,15 @@ impl FlowHash {
             index += 1;
         }
         (finalize(sum) >> 32) as u32
+    }
+
+    /// Hashes a client, as the program does with the headers of its packets.
+    pub fn of(&self, client: &Endpoint) -> u32 {
+        let Endpoint { address, port, .. } = client;
+        match client.version() {
+            Version::V4 => self.hash([address.v4_word()], port.word()),
+            Version::V6 => self.hash(address.0, port.word()),
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 mod address;
 mod backend;
 pub mod bench;
+mod budget;
 pub mod checksum;
 mod counters;
 pub mod decap;
@@ -29,9 +30,11 @@ mod slot;
 mod stage;
 mod switch;
 mod too_big;
+mod tracking;
 
 pub use address::{Address, Port};
 pub use backend::{Backend, BackendNextHop};
+pub use budget::Budget;
 pub use counters::{BackendTraffic, EVENT_COUNTERS, Event, Traffic, VERDICT_COUNTERS, VerdictCounter};
 pub use drop_reason::DropReason;
 pub use endpoint::{Endpoint, Protocol};
@@ -47,3 +50,4 @@ pub use report::{About, Report};
 pub use slot::{SLOTS_PER_BLOCK, SlotBlock, slot_of};
 pub use stage::{STAGES, Stage};
 pub use too_big::{TOO_BIG_PER_TICK, TooBig};
+pub use tracking::{NOBODY, PINS_PER_TICK, Phase, Pin, PinBudget, Segment, Slot, Transition, Way};

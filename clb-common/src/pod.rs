@@ -2,7 +2,7 @@
 
 use crate::{
     Address, Backend, BackendTraffic, Endpoint, Flow, FlowHash, FlowKey, FragmentKey, FragmentNote, Listener, NextHop,
-    Pool, Reply, Return, ReturnKey, SlotBlock, Traffic, bench::Template, decap::TunnelEnd,
+    Pin, Pool, Reply, Return, ReturnKey, SlotBlock, Traffic, Transition, bench::Template, decap::TunnelEnd,
 };
 
 macro_rules! plain_old_data {
@@ -30,6 +30,7 @@ plain_old_data!(
     FragmentNote,
     Listener,
     NextHop,
+    Pin,
     Pool,
     Reply,
     Return,
@@ -37,5 +38,6 @@ plain_old_data!(
     SlotBlock,
     Template,
     Traffic,
+    Transition,
     TunnelEnd
 );

@@ -22,6 +22,7 @@ mod parse;
 mod reply;
 mod select;
 mod settings;
+mod track;
 mod transport;
 mod verdict;
 

@@ -12,8 +12,8 @@ use aya_ebpf::{
 };
 use clb_common::{
     Address, Backend, BackendTraffic, EVENT_COUNTERS, Endpoint, Flow, FlowKey, FragmentKey, FragmentNote, Listener,
-    NextHop, POOL_ADDRESSES, Pool, Reply, Report, Return, ReturnKey, STAGES, Seen, SlotBlock, Stage, TICK_SHIFT,
-    TooBig, Traffic, VERDICT_COUNTERS,
+    NextHop, PINS_PER_TICK, POOL_ADDRESSES, Pin, PinBudget, Pool, Reply, Report, Return, ReturnKey, STAGES, Seen,
+    Segment, SlotBlock, Stage, TICK_SHIFT, TOO_BIG_PER_TICK, TooBig, Traffic, Transition, VERDICT_COUNTERS,
 };
 
 use crate::{forward::Delivery, parse::Walked, settings};
@@ -29,6 +29,22 @@ pub static LISTENERS: Array<Listener, SIZED_BY_AGENT> = Array::new();
 /// All slot tables, in blocks.
 #[btf_map]
 pub static SLOTS: Array<SlotBlock, SIZED_BY_AGENT> = Array::new();
+
+/// The changes of slots' owners that may still concern a flow.
+#[btf_map]
+pub static TRANSITIONS: Array<Transition, SIZED_BY_AGENT> = Array::new();
+
+/// Flows that stay at their backend although their slot has moved.
+#[btf_map]
+static PINS: LruHashMap<FlowKey, Pin, SIZED_BY_AGENT> = LruHashMap::new();
+
+/// The same for flows of which only a SYN was seen: a flood of those pushes out no other.
+#[btf_map]
+static OPENING_PINS: LruHashMap<FlowKey, Pin, SIZED_BY_AGENT> = LruHashMap::new();
+
+/// How many pins each CPU may still make.
+#[btf_map]
+static PIN_BUDGET: PerCpuArray<PinBudget, 1> = PerCpuArray::new();
 
 /// Backends by the index that stands in the slots.
 #[btf_map]
@@ -188,7 +204,7 @@ pub fn look_at_return(key: &ReturnKey) -> Option<&'static Return> {
 
 /// Writes only what is new: the entry's cache line stays shared among CPUs for about a second.
 #[inline(always)]
-fn mark(known: &mut Seen, seen: Seen) {
+pub fn mark(known: &mut Seen, seen: Seen) {
     if settings::records() && (known.tick != seen.tick || known.marks | seen.marks != known.marks) {
         *known = Seen { tick: seen.tick, marks: known.marks | seen.marks };
     }
@@ -235,6 +251,61 @@ pub fn next_source() -> u32 {
     taken.wrapping_mul(settings::cpus()).wrapping_add(cpu)
 }
 
+/// Where a flow is pinned that showed more than a SYN.
+#[inline(always)]
+pub fn pin(key: &FlowKey) -> Option<&'static mut Pin> {
+    // SAFETY: as in `flow`. If the oldest pin gives way in that moment, a packet of this flow may go where another one is pinned,
+    // whose backend answers it with a reset: a full map is where connections can break.
+    PINS.get_ptr_mut(key).map(|pin| unsafe { &mut *pin })
+}
+
+/// Where a flow is pinned that showed a SYN only.
+#[inline(always)]
+pub fn opening_pin(key: &FlowKey) -> Option<&'static Pin> {
+    // SAFETY: as in `pin`.
+    unsafe { OPENING_PINS.get(key) }
+}
+
+/// Pins a flow that showed more than a SYN.
+#[inline(always)]
+pub fn set_pin(key: &FlowKey, pin: &Pin) {
+    // The map makes room; if it cannot, the next packet tries again.
+    let _ = PINS.insert(key, pin, 0);
+}
+
+/// Pins a flow that opens a connection. Says whether there was room.
+#[inline(always)]
+pub fn set_opening_pin(key: &FlowKey, pin: &Pin) -> bool {
+    OPENING_PINS.insert(key, pin, 0).is_ok()
+}
+
+/// Forgets where a flow was pinned.
+#[inline(always)]
+pub fn remove_pin(key: &FlowKey) {
+    // It is gone either way.
+    let _ = PINS.remove(key);
+}
+
+/// Forgets where a flow was pinned that showed a SYN only.
+#[inline(always)]
+pub fn remove_opening_pin(key: &FlowKey) {
+    // It is gone either way.
+    let _ = OPENING_PINS.remove(key);
+}
+
+/// Whether this CPU may make another pin in this tick.
+#[inline(always)]
+pub fn may_pin(segment: Segment, tick: u32) -> bool {
+    let mut may = false;
+    with(&PIN_BUDGET, 0, |budget: &mut PinBudget| {
+        may = match segment {
+            Segment::Opens => budget.opening.take(tick, PINS_PER_TICK),
+            Segment::Continues => budget.others.take(tick, PINS_PER_TICK),
+        };
+    });
+    may
+}
+
 /// The note that the first fragment of a datagram left.
 #[inline(always)]
 pub fn fragment_note(key: &FragmentKey) -> Option<&'static FragmentNote> {
@@ -261,7 +332,9 @@ pub fn note_mtu(mtu: u32) {
 pub fn noted_mtu() -> Option<u32> {
     let now = tick();
     let mut mtu = None;
-    with(&TOO_BIG, 0, |too_big: &mut TooBig| mtu = too_big.take(now).then_some(too_big.mtu));
+    with(&TOO_BIG, 0, |too_big: &mut TooBig| {
+        mtu = too_big.messages.take(now, TOO_BIG_PER_TICK).then_some(too_big.mtu);
+    });
     mtu
 }
 

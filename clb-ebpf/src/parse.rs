@@ -49,6 +49,12 @@ impl<F: Family> Headers<'_, F> {
         F::flow_hash(&settings::flow_hash(), self.network.source(), self.source_port)
     }
 
+    /// What the packet shows of its flow.
+    #[inline(always)]
+    pub fn marks(&self, packet: &Packet) -> Result<u32, DropReason> {
+        transport::marks(packet, self.transport_offset, self.protocol)
+    }
+
     /// Refuses a packet that is shorter than it says.
     #[inline(always)]
     pub fn check_lengths(&self, packet: &Packet) -> Result<(), DropReason> {

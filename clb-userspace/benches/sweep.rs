@@ -26,7 +26,7 @@ async fn measure() {
     let (vip, backend) = (IpAddr::from([203, 0, 113, 10]), IpAddr::from([10, 0, 1, 11]));
     let id = ListenerId { vip, protocol: Protocol::Tcp, port: 80 };
     let weights = BTreeMap::from([(BackendId { address: backend, port: 80 }, 1)]);
-    let listeners = BTreeMap::from([(id, DesiredListener { mode: ForwardingMode::FullNat, slots: 1_021, weights })]);
+    let listeners = BTreeMap::from([(id, DesiredListener::new(ForwardingMode::FullNat, 1_021, weights))]);
     let settings = Settings::default();
     let mut dataplane = Dataplane::load(settings, &listeners).expect("load the program: this needs root");
     let steps = plan(&listeners, &dataplane.actual());
@@ -45,9 +45,13 @@ async fn measure() {
         flows.insert(key, Flow::new(source.into(), Port::new(port), 0, seen), 0).expect("room for a flow");
         returns.insert(back, way_back, 0).expect("room for a way back");
     }
+    let now = clb_userspace::dataplane::now().expect("the clock");
     for (what, idle_timeout) in [("none is over", Some(Duration::from_mins(15))), ("all are over", None)] {
         let start = Instant::now();
-        let left = dataplane.sweep(|_| idle_timeout).await.expect("its thread").expect("the maps");
+        let swept =
+            dataplane.sweep(now, |_| idle_timeout).expect("the maps").await.expect("its thread").expect("the maps");
+        dataplane.finish_sweep(swept).await.expect("the maps");
+        let left = dataplane.counters().expect("the maps").flows;
         println!("{} flows, {what}: {:?}, {left} left", settings.max_flows, start.elapsed());
     }
 }

@@ -15,3 +15,4 @@ pub mod metrics;
 pub mod network;
 pub mod prefix;
 pub mod slots;
+pub mod tracking;

@@ -122,6 +122,18 @@ pub const FAMILIES: &[Family] = &[
         read: |status, samples| status.listeners.iter().for_each(|of| samples.put(&[&of.name], of.bytes)),
     },
     Family {
+        name: "clb_listener_changing_slots",
+        help: "Slots with another owner: moving while old flows have time to show themselves, settling while some are pinned.",
+        kind: Kind::Gauge,
+        labels: &["listener", "phase"],
+        read: |status, samples| {
+            for ListenerStatus { name, moving_slots, settling_slots, .. } in &status.listeners {
+                samples.put(&[name, "moving"], u64::from(*moving_slots));
+                samples.put(&[name, "settling"], u64::from(*settling_slots));
+            }
+        },
+    },
+    Family {
         name: "clb_backend_info",
         help: "Always 1: how the backend is bound, cvm or eni, and the CVM that has its address.",
         kind: Kind::Gauge,
@@ -194,6 +206,13 @@ pub const FAMILIES: &[Family] = &[
                 samples.put(&[name], backends.filter(|backend| backend.next_hop.state == state).count() as u64);
             }
         },
+    },
+    Family {
+        name: "clb_pins",
+        help: "Flows that are pinned to their backends since their slots have other owners, as of the last walk over them.",
+        kind: Kind::Gauge,
+        labels: &[],
+        read: |status, samples| samples.put(&[], status.pins),
     },
     Family {
         name: "clb_flows",

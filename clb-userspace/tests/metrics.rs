@@ -42,6 +42,7 @@ fn backend(address: &str, next_hop: NextHopState) -> BackendStatus {
         bytes: 300,
         reply_packets: 2,
         reply_bytes: 200,
+        pins: 0,
         next_hop: NextHopStatus { state: next_hop, detail: String::new() },
     }
 }
@@ -58,6 +59,7 @@ fn status(listener: &str) -> Status {
         passed: 7,
         answered: 1,
         flows: 4,
+        pins: 9,
         source_addresses: 2,
         events: [("an-event".to_owned(), 5)].into(),
         drops: [("no-backend".to_owned(), 9_007_199_254_740_993)].into(),
@@ -69,7 +71,10 @@ fn status(listener: &str) -> Status {
             mode: "nat".into(),
             packets: 6,
             bytes: 600,
+            moving_slots: 8,
+            settling_slots: 5,
             backends,
+            leaving: Vec::new(),
         }],
         agent: AgentStatus { version: "1.2.3".into(), kernel: "6.1.0".into(), started: 1_700_000_000.5 },
         reloads: ReloadStatus {
@@ -95,6 +100,9 @@ fn a_scrape_is_open_metrics_and_says_what_status_says() {
         ("clb_backend_next_hop_resolved{backend=10.0.1.11:80,listener=web}", 1.0),
         ("clb_backend_next_hop_resolved{backend=[fd00:10::1:11]:80,listener=web}", 0.0),
         ("clb_backend_slots_ratio{backend=10.0.1.11:80,listener=web}", 0.5),
+        ("clb_listener_changing_slots{listener=web,phase=moving}", 8.0),
+        ("clb_listener_changing_slots{listener=web,phase=settling}", 5.0),
+        ("clb_pins{}", 9.0),
         ("clb_next_hops{state=unresolved}", 1.0),
         ("clb_interface_attached{interface=eth0,mode=native}", 1.0),
         ("clb_interface_attached{interface=eth1,mode=none}", 0.0),

@@ -228,7 +228,7 @@ fn dataplane(modes: &[ForwardingMode]) -> Result<Dataplane> {
                 };
                 let id = ListenerId { vip: vip.parse()?, protocol, port };
                 let weights = (11..19).map(backend).collect();
-                listeners.insert(id, DesiredListener { mode, slots: 65_537, weights });
+                listeners.insert(id, DesiredListener::new(mode, 65_537, weights));
             }
         }
     }

@@ -132,12 +132,13 @@ pub fn file(interfaces: &[&str], listeners: &[Listener]) -> String {
     text.push_str("listeners:\n");
     for listener in listeners {
         let Listener { name, vip, protocol, mode, .. } = listener;
-        let mode = mode.name();
+        let (vip, port, mode) = (vip.ip(), vip.port(), mode.name());
+        // No datagram says that it opens a flow: while old flows may come by, new ones go where those are.
+        let drain = if *protocol == Protocol::Udp { "drain: 0s, " } else { "" };
         let _ = writeln!(
             text,
-            "  - {{name: \"{name}\", vip: \"{}\", protocol: {protocol}, port: {}, forwarding: {mode}, slots: 4093, backends: [",
-            vip.ip(),
-            vip.port()
+            "  - {{name: \"{name}\", vip: \"{vip}\", protocol: {protocol}, port: {port}, forwarding: {mode}, slots: 4093, \
+             {drain}backends: ["
         );
         for (number, backend, weight) in listener.backends() {
             let bound = match backend.ip() {

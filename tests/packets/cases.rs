@@ -7,7 +7,7 @@ use clb_common::{
     Protocol::{Tcp, Udp},
     Traffic,
 };
-use clb_userspace::dataplane::Counters;
+use clb_userspace::dataplane::{BackendCounters, Counters};
 
 use crate::{
     build::{CLB_MAC, CLIENT_MAC, LONGEST_OPTIONS, SECURITY_OPTION, Segment},
@@ -78,7 +78,7 @@ fn assert_sent(name: &str, before: &Counters, after: &Counters, bytes: u64) {
         let [mut arrived, mut forwarded, mut replies] = [Traffic::default(); 3];
         for listener in counters.listeners.values() {
             arrived += listener.arrived;
-            for (traffic, _) in listener.backends.values() {
+            for BackendCounters { traffic, .. } in listener.backends.values() {
                 forwarded += traffic.forwarded;
                 replies += traffic.replies;
             }

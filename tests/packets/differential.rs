@@ -59,7 +59,7 @@ fn the_program_does_what_the_model_says() {
 /// Many configurations, and each long enough to fill flows and notes.
 const PACKETS_PER_ROUND: u64 = 25_000;
 
-fn number(variable: &str) -> Option<u64> {
+pub fn number(variable: &str) -> Option<u64> {
     let value = env::var(variable).ok()?;
     Some(value.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
 }
@@ -160,7 +160,7 @@ fn differences(expected: &Counted, counters: &Counters) -> String {
     };
     for (&id, listener) in &counters.listeners {
         was.arrived.insert(id, listener.arrived);
-        was.backends.extend(listener.backends.iter().map(|(&backend, (traffic, _))| ((id, backend), *traffic)));
+        was.backends.extend(listener.backends.iter().map(|(&backend, counted)| ((id, backend), counted.traffic)));
     }
     if was == *expected {
         return String::new();
@@ -228,7 +228,7 @@ fn configuration(random: &mut Random) -> Configuration {
                     weights.insert(BackendId { address, port }, random.below(4) as u8);
                 }
                 let id = ListenerId { vip: vip.parse().unwrap(), protocol, port };
-                listeners.insert(id, DesiredListener { mode, slots: 1_021, weights });
+                listeners.insert(id, DesiredListener::new(mode, 1_021, weights));
             }
         }
     }

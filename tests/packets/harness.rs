@@ -3,9 +3,10 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
-use aya::programs::{TestRun as _, TestRunOptions};
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use clb_common::{ForwardingMode, NextHop, Protocol};
 use clb_userspace::{
     control::{DesiredListener, plan},
@@ -81,6 +82,20 @@ impl Harness {
         runtime.block_on(dataplane.apply(steps, &|_, address| hop(next_hops, address))).unwrap();
     }
 
+    /// Has the agent look for what is over, as if this tick had come.
+    pub fn sweep(&mut self, now: u32, idle_timeout: Duration) {
+        let Self { runtime, dataplane, .. } = self;
+        runtime.block_on(async {
+            let swept = dataplane.sweep(now, |_| Some(idle_timeout)).unwrap().await.unwrap().unwrap();
+            dataplane.finish_sweep(swept).await.unwrap();
+        });
+    }
+
+    /// Whether a backend that is bound no more has a place yet.
+    pub fn has_leaving(&self) -> bool {
+        self.dataplane.leaving().next().is_some()
+    }
+
     /// Makes these the source addresses of `full_nat`.
     pub fn set_sources(&mut self, sources: &[IpAddr]) {
         self.dataplane.set_sources(sources).unwrap();
@@ -119,6 +134,11 @@ impl Harness {
         Result { action, bytes }
     }
 
+    /// The program itself.
+    pub fn xdp(&mut self) -> &mut Xdp {
+        self.dataplane.xdp().unwrap()
+    }
+
     pub fn counters(&self) -> Counters {
         self.dataplane.counters().unwrap()
     }
@@ -145,7 +165,7 @@ pub fn listener(
         (BackendId { address: endpoint.ip(), port: endpoint.port() }, *weight)
     });
     let id = ListenerId { vip: vip.ip(), protocol, port: vip.port() };
-    (id, DesiredListener { mode, slots: 1_021, weights: weights.collect() })
+    (id, DesiredListener::new(mode, 1_021, weights.collect()))
 }
 
 pub const SEED: u64 = 7;

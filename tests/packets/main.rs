@@ -13,3 +13,5 @@ mod passed;
 mod refused;
 mod rows;
 mod selection;
+mod switching;
+mod tracking;

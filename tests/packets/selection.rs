@@ -122,7 +122,7 @@ fn a_removed_listener_passes_and_a_returned_one_begins_at_zero() {
     let counters = harness.counters();
     let (_, counted) = counters.listeners.iter().find(|(id, _)| id.vip.is_ipv4()).unwrap();
     assert_eq!(counted.arrived.packets, 0);
-    assert!(counted.backends.values().all(|(traffic, _)| traffic.forwarded.packets == 0));
+    assert!(counted.backends.values().all(|backend| backend.traffic.forwarded.packets == 0));
     assert_eq!(harness.run(&packet).action, Action::Transmit);
 }
 
@@ -233,7 +233,7 @@ fn map_space_comes_back_after_every_change() {
         let listeners = listeners([round % 3, 1, round % 7]);
         harness.apply(&listeners);
         for (_, counted) in harness.counters().listeners {
-            let slots: u32 = counted.backends.values().map(|(_, slots)| slots).sum();
+            let slots: u32 = counted.backends.values().map(|backend| backend.slots).sum();
             assert_eq!(slots, counted.slots);
         }
     }

@@ -97,7 +97,7 @@ fn verify(drop_log: DropLog) -> Result<String> {
     // The verifier removes what no listener needs, so each mode has one.
     let listeners = ForwardingMode::ALL.into_iter().zip(1..).map(|(mode, port)| {
         let id = ListenerId { vip: [203, 0, 113, 10].into(), protocol: Protocol::Tcp, port };
-        (id, DesiredListener { mode, slots: 1_021, weights: BTreeMap::new() })
+        (id, DesiredListener::new(mode, 1_021, BTreeMap::new()))
     });
     let listeners = listeners.collect();
     let stages = Stage::ALL.map(Stage::program);

@@ -27,8 +27,7 @@ pub fn to_backend<F: Family>(packet: &Packet, headers: &Headers<F>, listener: &F
     headers.check_lengths(packet)?;
     let hash = headers.flow_hash();
     let key = FlowKey::new(headers.source(), listener.index);
-    let seen =
-        Seen { tick: maps::tick(), marks: transport::marks(packet, headers.transport_offset, headers.protocol)? };
+    let seen = Seen { tick: maps::tick(), marks: headers.marks(packet)? };
     let flow = match maps::flow(&key, seen) {
         Some(flow) => *flow,
         None => remember(headers, listener, hash, key, seen)?,
@@ -62,7 +61,7 @@ fn remember<F: Family>(
     key: FlowKey,
     seen: Seen,
 ) -> Result<Flow, DropReason> {
-    let Selected { index, backend } = select::backend(listener.table, hash)?;
+    let Selected { index, backend } = select::newest(listener, hash)?;
     let pool = maps::POOL.get(0).ok_or(DropReason::InconsistentMaps)?;
     let (first, addresses) = pool.addresses(F::VERSION);
     if addresses == 0 {

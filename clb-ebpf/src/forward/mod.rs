@@ -28,7 +28,7 @@ use crate::{
 pub fn to_backend<F: Family>(packet: &Packet, headers: &Headers<F>, listener: &Found) -> Result<Verdict, DropReason> {
     headers.check_lengths(packet)?;
     let hash = headers.flow_hash();
-    let selected = select::backend(listener.table, hash)?;
+    let selected = select::backend(listener, hash, || headers.source(), || headers.marks(packet))?;
     let carried = match packet.offsets() {
         Offsets::Constant => gue::carried(packet, headers),
         Offsets::Variable => Carried::Other,

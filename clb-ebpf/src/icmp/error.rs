@@ -17,7 +17,7 @@ use crate::{
     maps,
     packet::Packet,
     parse::{self, Datagram},
-    reply, select, settings,
+    reply, select, settings, track,
     verdict::Verdict,
 };
 
@@ -102,7 +102,7 @@ impl<'a, F: Icmp> Message<'a, F> {
         };
         let selected = match flow {
             Some(flow) => select::at(flow.backend)?,
-            None => select::backend(listener.table, hash)?,
+            None => select::backend(listener, hash, || client, || Ok(track::ONLY_LOOKS))?,
         };
         let network = datagram.network;
         let out = forward::Outgoing { packet, link, network, listener, selected, hash, carried: Carried::Other };

@@ -17,6 +17,8 @@ pub struct Status {
     pub answered: u64,
     /// Flows that `full_nat` remembers.
     pub flows: u64,
+    /// Flows that are pinned to their backend, since their slot has another owner.
+    pub pins: u64,
     /// Addresses that backends see in `full_nat`.
     pub source_addresses: usize,
     /// What else happened, and how often.
@@ -89,8 +91,27 @@ pub struct ListenerStatus {
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Slots with another owner, whose old flows have time to show themselves.
+    pub moving_slots: u32,
+    /// Slots with another owner, whose old flows are pinned.
+    pub settling_slots: u32,
     /// By address and port.
     pub backends: Vec<BackendStatus>,
+    /// Backends that are bound no more, while flows may lead to them.
+    pub leaving: Vec<LeavingStatus>,
+}
+
+/// A backend that is bound no more.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LeavingStatus {
+    /// Its private IP.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// Packets sent to it.
+    pub packets: u64,
+    /// Flows that are pinned to it.
+    pub pins: u64,
 }
 
 /// One backend.
@@ -116,6 +137,8 @@ pub struct BackendStatus {
     pub reply_packets: u64,
     /// Their bytes.
     pub reply_bytes: u64,
+    /// Flows that are pinned to it.
+    pub pins: u64,
     /// How packets reach it.
     pub next_hop: NextHopStatus,
 }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 
 use super::{StatusArguments, print};
-use crate::api::{self, BackendStatus, ListenerStatus, NextHopState, Status};
+use crate::api::{self, BackendStatus, LeavingStatus, ListenerStatus, NextHopState, Status};
 
 pub fn status(arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
     let StatusArguments { json, socket } = arguments;
@@ -17,7 +17,7 @@ pub fn status(arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
 }
 
 fn render(status: &Status) -> String {
-    let Status { load_balancer, interfaces, passed, answered, flows, source_addresses, .. } = status;
+    let Status { load_balancer, interfaces, passed, answered, flows, pins, source_addresses, .. } = status;
     let Status { events, drops, listeners, reloads, .. } = status;
     let mut text = format!("{load_balancer}\n");
     for interface in interfaces {
@@ -37,6 +37,9 @@ fn render(status: &Status) -> String {
     if *source_addresses > 0 {
         text.push_str(&format!("\nfull_nat: {flows} flows, addresses of the pool: {source_addresses}\n"));
     }
+    if *pins > 0 {
+        text.push_str(&format!("\n{pins} flows are pinned to their backends, since their slots have other owners\n"));
+    }
     text.push_str(&format!("\npassed {passed}  answered {answered}  dropped {dropped}\n"));
     for (what, times) in drops.iter().chain(events).filter(|&(_, &times)| times > 0) {
         text.push_str(&format!("  {times:>12} {what}\n"));
@@ -45,7 +48,19 @@ fn render(status: &Status) -> String {
 }
 
 fn render_listener(listener: &ListenerStatus) -> String {
-    let ListenerStatus { name, vip, protocol, port, mode, packets, bytes, backends } = listener;
+    let ListenerStatus {
+        name,
+        vip,
+        protocol,
+        port,
+        mode,
+        packets,
+        bytes,
+        moving_slots,
+        settling_slots,
+        backends,
+        leaving,
+    } = listener;
     let vip = std::net::SocketAddr::new(*vip, *port);
     let mut table = Table::new();
     table.load_style(NOTHING);
@@ -73,5 +88,13 @@ fn render_listener(listener: &ListenerStatus) -> String {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    format!("\n{name}: {protocol} {vip} {mode}, {packets} packets, {bytes} bytes\n{table}\n")
+    let mut text = format!("\n{name}: {protocol} {vip} {mode}, {packets} packets, {bytes} bytes\n{table}\n");
+    if moving_slots + settling_slots > 0 {
+        text.push_str(&format!("  slots with another owner: {moving_slots} moving, {settling_slots} settling\n"));
+    }
+    for LeavingStatus { address, port, packets, pins } in leaving {
+        let address = std::net::SocketAddr::new(*address, *port);
+        text.push_str(&format!("  {address} is bound no more: {packets} packets, {pins} flows pinned to it\n"));
+    }
+    text
 }

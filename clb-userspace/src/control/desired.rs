@@ -23,21 +23,25 @@ pub fn id(listener: &Listener) -> ListenerId {
 }
 
 fn desired_listener(listener: &Listener) -> anyhow::Result<DesiredListener> {
-    let Listener { name, forwarding, affinity, slots, .. } = listener;
-    let mode = match forwarding {
-        Forwarding::Dsr => ForwardingMode::Dsr,
-        Forwarding::Ipip => ForwardingMode::Ipip,
-        Forwarding::Gue => ForwardingMode::Gue,
-        Forwarding::Nat => ForwardingMode::Nat,
-        Forwarding::FullNat => ForwardingMode::FullNat,
-    };
+    let Listener { name, forwarding, affinity, slots, drain, .. } = listener;
     if *affinity == Affinity::ClientIp {
         bail!(
             "listener {name}: affinity `client_ip` is not implemented yet\n\
              help: leave it out, or use `connection`"
         );
     }
-    Ok(DesiredListener { mode, slots: *slots, weights: weights(listener) })
+    Ok(DesiredListener { drain: *drain, ..DesiredListener::new(mode(*forwarding), *slots, weights(listener)) })
+}
+
+/// How packets reach the backends of a listener.
+pub fn mode(forwarding: Forwarding) -> ForwardingMode {
+    match forwarding {
+        Forwarding::Dsr => ForwardingMode::Dsr,
+        Forwarding::Ipip => ForwardingMode::Ipip,
+        Forwarding::Gue => ForwardingMode::Gue,
+        Forwarding::Nat => ForwardingMode::Nat,
+        Forwarding::FullNat => ForwardingMode::FullNat,
+    }
 }
 
 /// The backends of a listener and their weights: what its slot table is made of.

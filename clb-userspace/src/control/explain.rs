@@ -61,7 +61,7 @@ pub async fn without_agent(config: &Config, question: Question) -> anyhow::Resul
     let mut network = Network::connect().await.context("read the host's network")?;
     network.keep_resolved(addresses(config));
     NextHops::wait_for(&mut network, &addresses(config), Unresolved::Allow).await?;
-    let next_hops = NextHops::of(config, &network);
+    let next_hops = NextHops::of(&addresses(config), &network);
     let mut dataplane = Dataplane::load(settings(DropLog::Off, config), &desired::desired(config)?)?;
     apply(DropLog::Off, config, &next_hops, &mut dataplane).await?;
     let resolve = |mode, address| next_hops.resolve(mode, address);

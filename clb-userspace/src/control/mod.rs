@@ -15,9 +15,9 @@ mod status;
 mod watch;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::{Duration, SystemTime},
 };
@@ -38,15 +38,15 @@ pub use self::{
     reload::check_file,
 };
 use self::{
-    next_hops::{NextHops, addresses},
+    next_hops::{NextHops, addresses, leaving},
     reload::Reloads,
     watch::Watch,
 };
 use crate::{
     api::{self, DataPath, Request},
     config::Config,
-    dataplane::{AttachMode, Dataplane, DropLog, ListenerId, Reported, Reports, Settings},
-    network::{LinkState, Network},
+    dataplane::{self, AttachMode, Dataplane, DropLog, ListenerId, Reported, Reports, Settings, Swept},
+    network::{LinkState, Network, Reach},
 };
 
 /// How the agent is to run.
@@ -97,7 +97,7 @@ enum Event {
     NetworkLost(anyhow::Error),
     Reported(Reported),
     SweepDue,
-    Swept(anyhow::Result<u64>),
+    Swept(anyhow::Result<Swept>),
     Request(Request),
 }
 
@@ -158,7 +158,7 @@ impl Control {
 
         let mut dataplane = Dataplane::load(settings(options.drop_log, &config), &desired)?;
         let reports = dataplane.reports()?;
-        let next_hops = NextHops::of(&config, &network);
+        let next_hops = NextHops::of(&addresses(&config), &network);
         apply(options.drop_log, &config, &next_hops, &mut dataplane).await?;
         next_hops.log_changes_since(&NextHops::default());
         let mut control = Self {
@@ -205,11 +205,7 @@ impl Control {
                 Event::NetworkLost(error) => self.reconnect(&error).await,
                 Event::Reported(reported) => self.take_reports(reported),
                 Event::SweepDue => self.sweep(),
-                Event::Swept(left) => {
-                    if let Err(error) = left {
-                        warn!("flows that are over may still be remembered: {error:#}");
-                    }
-                }
+                Event::Swept(swept) => self.finish_sweep(swept).await,
                 // The asker may have gone meanwhile.
                 Event::Request(Request::Status(answer)) => drop(answer.send(self.status())),
                 Event::Request(Request::Config(answer)) => drop(answer.send(Ok(self.config.clone()))),
@@ -234,11 +230,34 @@ impl Control {
         }
     }
 
-    /// Ends the flows that are over.
+    /// Looks for what is over: flows, pins, and changes of slots' owners.
     fn sweep(&mut self) {
         let idle_timeouts: BTreeMap<ListenerId, Duration> =
             self.config.listeners.iter().map(|listener| (desired::id(listener), listener.idle_timeout)).collect();
-        self.sweeps.begin(self.dataplane.sweep(|listener| idle_timeouts.get(&listener).copied()));
+        let sweep = dataplane::now()
+            .and_then(|now| self.dataplane.sweep(now, |listener| idle_timeouts.get(&listener).copied()));
+        match sweep {
+            Ok(sweep) => self.sweeps.begin(sweep),
+            Err(error) => {
+                warn!("{NOT_SWEPT}: {error:#}");
+                self.sweeps.put_off();
+            }
+        }
+    }
+
+    async fn finish_sweep(&mut self, swept: anyhow::Result<Swept>) {
+        let finished = match swept {
+            Ok(swept) => self.dataplane.finish_sweep(swept).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = finished {
+            warn!("{NOT_SWEPT}: {error:#}");
+        }
+    }
+
+    /// Every address that packets may have to reach.
+    fn wanted(&self) -> BTreeSet<(IpAddr, Reach)> {
+        addresses(&self.config).union(&leaving(&self.dataplane)).copied().collect()
     }
 
     /// Forwarding goes on with the next hops that are known, however long this takes.
@@ -247,7 +266,7 @@ impl Control {
         tokio::time::sleep(RECONNECT).await;
         match Network::connect().await {
             Ok(mut network) => {
-                network.keep_resolved(addresses(&self.config));
+                network.keep_resolved(self.wanted());
                 self.network = network;
                 self.follow_network_or_say().await;
             }
@@ -264,7 +283,7 @@ impl Control {
 
     /// Makes next hops and routes what the network says.
     async fn follow_network(&mut self) -> anyhow::Result<()> {
-        let next_hops = NextHops::of(&self.config, &self.network);
+        let next_hops = NextHops::of(&self.wanted(), &self.network);
         let resolve = |mode, address| next_hops.resolve(mode, address);
         self.dataplane.update_next_hops(&resolve, self.network.client_routes()).await?;
         self.replace_next_hops(next_hops);
@@ -331,7 +350,7 @@ fn settings(drop_log: DropLog, config: &Config) -> Settings {
 /// The walks over the flows, one at a time.
 struct Sweeps {
     due: Instant,
-    under_way: Option<(Instant, JoinHandle<anyhow::Result<u64>>)>,
+    under_way: Option<(Instant, JoinHandle<anyhow::Result<Swept>>)>,
 }
 
 impl Sweeps {
@@ -339,7 +358,11 @@ impl Sweeps {
         Self { due: Instant::now() + SWEEP_EVERY, under_way: None }
     }
 
-    fn begin(&mut self, sweep: JoinHandle<anyhow::Result<u64>>) {
+    fn put_off(&mut self) {
+        self.due = Instant::now() + SWEEP_EVERY;
+    }
+
+    fn begin(&mut self, sweep: JoinHandle<anyhow::Result<Swept>>) {
         self.under_way = Some((Instant::now(), sweep));
     }
 
@@ -409,7 +432,7 @@ impl Signals {
 fn check_interface(network: &Network, name: &str, named_by: &str) -> anyhow::Result<()> {
     let interface = network.interface(name).ok_or_else(|| no_interface(name, named_by))?;
     if let Some(xdp) = &interface.xdp {
-        let owner = crate::dataplane::program_name(xdp.id).unwrap_or_else(|| "unnamed".to_owned());
+        let owner = dataplane::program_name(xdp.id).unwrap_or_else(|| "unnamed".to_owned());
         bail!(
             "{name} already has an XDP program: {owner}, id {}; clb never replaces one\n\
              help: stop what attached it (`ip link show {name}` shows it), or name another interface in {named_by}",
@@ -452,4 +475,5 @@ const SWEEP_EVERY: Duration = Duration::from_secs(2);
 /// And so many times as long as it took: a second for a quarter of a million flows.
 const SWEEP_REST: u32 = 9;
 const RECONNECT: Duration = Duration::from_secs(1);
+const NOT_SWEPT: &str = "flows that are over may still be remembered";
 const FOLLOW: &str = "follow the host's network";

@@ -12,9 +12,10 @@ use clb_common::{ForwardingMode, NextHop};
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
-use super::Unresolved;
+use super::{Unresolved, desired::mode};
 use crate::{
     config::{self, Config, Forwarding},
+    dataplane::Dataplane,
     network::{Hop, Network, Reach, Unresolved as Reason},
 };
 
@@ -23,12 +24,8 @@ use crate::{
 pub struct NextHops(BTreeMap<(IpAddr, Reach), Result<Hop, Reason>>);
 
 impl NextHops {
-    /// Those of a configuration's backends, as the network says now.
-    pub fn of(config: &Config, network: &Network) -> Self {
-        Self::to(&addresses(config), network)
-    }
-
-    fn to(addresses: &BTreeSet<(IpAddr, Reach)>, network: &Network) -> Self {
+    /// Those of these addresses, as the network says now.
+    pub fn of(addresses: &BTreeSet<(IpAddr, Reach)>, network: &Network) -> Self {
         let look = |&(address, reach): &_| ((address, reach), network.next_hop(address, reach));
         Self(addresses.iter().map(look).collect())
     }
@@ -42,7 +39,7 @@ impl NextHops {
         let deadline = Instant::now() + PATIENCE;
         let mut said = false;
         loop {
-            let next_hops = Self::to(addresses, network);
+            let next_hops = Self::of(addresses, network);
             let missing = next_hops.by_address();
             let missing: Vec<_> =
                 missing.into_iter().filter_map(|(address, hop)| Some((address, hop.err()?))).collect();
@@ -65,11 +62,7 @@ impl NextHops {
 
     /// How packets of a listener with this mode get to a backend.
     pub fn resolve(&self, mode: ForwardingMode, address: IpAddr) -> NextHop {
-        let reach = match mode {
-            ForwardingMode::Dsr => Reach::OnLink,
-            ForwardingMode::Ipip | ForwardingMode::Gue | ForwardingMode::Nat | ForwardingMode::FullNat => Reach::Routed,
-        };
-        let hop = self.0.get(&(address, reach)).and_then(|hop| hop.as_ref().ok());
+        let hop = self.0.get(&(address, reach_in(mode))).and_then(|hop| hop.as_ref().ok());
         hop.map_or(NextHop::UNRESOLVED, |hop| hop.next_hop)
     }
 
@@ -112,6 +105,11 @@ pub fn addresses(config: &Config) -> BTreeSet<(IpAddr, Reach)> {
         .collect()
 }
 
+/// The same for backends that are bound no more, while flows lead to them.
+pub fn leaving(dataplane: &Dataplane) -> BTreeSet<(IpAddr, Reach)> {
+    dataplane.leaving().map(|(mode, address)| (address, reach_in(mode))).collect()
+}
+
 /// A next hop, for a person.
 pub fn describe(Hop { via, interface, next_hop }: &Hop) -> String {
     let [a, b, c, d, e, f] = next_hop.destination();
@@ -119,11 +117,15 @@ pub fn describe(Hop { via, interface, next_hop }: &Hop) -> String {
 }
 
 /// A packet whose addresses stay as they are reaches its backend only on the link.
-fn reach_of(forwarding: Forwarding) -> Reach {
-    match forwarding {
-        Forwarding::Dsr => Reach::OnLink,
-        Forwarding::Nat | Forwarding::Ipip | Forwarding::Gue | Forwarding::FullNat => Reach::Routed,
+fn reach_in(mode: ForwardingMode) -> Reach {
+    match mode {
+        ForwardingMode::Dsr => Reach::OnLink,
+        ForwardingMode::Ipip | ForwardingMode::Gue | ForwardingMode::Nat | ForwardingMode::FullNat => Reach::Routed,
     }
+}
+
+fn reach_of(forwarding: Forwarding) -> Reach {
+    reach_in(mode(forwarding))
 }
 
 fn unreachable_backends(missing: &[(IpAddr, &Reason)]) -> anyhow::Error {

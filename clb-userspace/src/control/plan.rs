@@ -1,6 +1,9 @@
 //! From what is to what shall be: a pure function, so that what a reload will do can be known before it is done.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use clb_common::ForwardingMode;
 
@@ -13,8 +16,19 @@ pub struct DesiredListener {
     pub mode: ForwardingMode,
     /// The size of its slot table.
     pub slots: u32,
-    /// Its backends and their weights.
+    /// Its backends and their weights: 0 for one that takes no new flows, whatever the reason.
     pub weights: BTreeMap<BackendId, u8>,
+    /// Backends whose flows shall go to others.
+    pub lost: BTreeSet<BackendId>,
+    /// How long old flows have to show themselves when their slot gets another owner.
+    pub drain: Duration,
+}
+
+impl DesiredListener {
+    /// A listener whose backends are all well, and whose flows are followed for five minutes.
+    pub const fn new(mode: ForwardingMode, slots: u32, weights: BTreeMap<BackendId, u8>) -> Self {
+        Self { mode, slots, weights, lost: BTreeSet::new(), drain: Duration::from_mins(5) }
+    }
 }
 
 /// One step of a plan. Each is visible to packets at one moment.
@@ -72,7 +86,7 @@ mod tests {
 
     fn listener(weight: u8) -> DesiredListener {
         let backend = BackendId { address: IpAddr::from([10, 0, 1, 11]), port: 80 };
-        DesiredListener { mode: ForwardingMode::Dsr, slots: 1_021, weights: BTreeMap::from([(backend, weight)]) }
+        DesiredListener::new(ForwardingMode::Dsr, 1_021, BTreeMap::from([(backend, weight)]))
     }
 
     #[test]

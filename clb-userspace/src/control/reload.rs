@@ -5,6 +5,7 @@
 //! goes back to the file.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -229,18 +230,19 @@ impl Control {
         desired::desired(&config)?;
         let plan = planning.begin(before, &config).await?;
         // New backends get no slots before their neighbours had time to answer; one that is long gone holds up nothing.
-        let (old, new) = (addresses(&self.config), addresses(&config));
-        self.network.keep_resolved(old.union(&new).copied().collect());
+        let (old, new) = (self.wanted(), addresses(&config));
+        let all: BTreeSet<_> = old.union(&new).copied().collect();
+        self.network.keep_resolved(all.clone());
         let added = new.difference(&old).copied().collect();
         NextHops::wait_for(&mut self.network, &added, Unresolved::Allow).await?;
-        let next_hops = NextHops::of(&config, &self.network);
+        let next_hops = NextHops::of(&all, &self.network);
         let steps = apply(self.options.drop_log, &config, &next_hops, &mut self.dataplane).await?;
         let seconds = started.elapsed().as_secs_f64();
         self.config = config;
         self.reloads.in_force = origin;
         self.replace_next_hops(next_hops);
         say_what_is_not_done_yet(&self.config);
-        self.network.keep_resolved(addresses(&self.config));
+        self.network.keep_resolved(self.wanted());
         self.follow_network_or_say().await;
         let plan = match plan {
             Some(plan) => Some(plan.await.context(PLAN)?),

@@ -4,9 +4,12 @@ use std::time::SystemTime;
 
 use super::{Control, desired, next_hops::describe};
 use crate::{
-    api::{AgentStatus, BackendStatus, DataPath, InterfaceStatus, ListenerStatus, NextHopState, NextHopStatus, Status},
+    api::{
+        AgentStatus, BackendStatus, DataPath, InterfaceStatus, LeavingStatus, ListenerStatus, NextHopState,
+        NextHopStatus, Status,
+    },
     config::{Backend, Listener},
-    dataplane::Counters,
+    dataplane::{BackendCounters, Counters},
     slots::BackendId,
 };
 
@@ -28,6 +31,7 @@ impl Control {
             passed: counters.passed,
             answered: counters.answered,
             flows: counters.flows,
+            pins: counters.pins,
             source_addresses: counters.source_addresses,
             events: counters.events.iter().map(|(event, times)| (event.name().to_owned(), *times)).collect(),
             drops: counters.dropped.iter().map(|(reason, packets)| (reason.name().to_owned(), *packets)).collect(),
@@ -55,7 +59,7 @@ impl Control {
         let counted = counters.listeners.get(&desired::id(listener)).cloned().unwrap_or_default();
         let backends = listener.backends.iter().map(|backend| {
             let Backend { address, port, weight, kind, cvm, .. } = backend;
-            let (traffic, slots) =
+            let BackendCounters { traffic, slots, pins } =
                 counted.backends.get(&BackendId { address: *address, port: *port }).copied().unwrap_or_default();
             BackendStatus {
                 address: *address,
@@ -68,8 +72,18 @@ impl Control {
                 bytes: traffic.forwarded.bytes,
                 reply_packets: traffic.replies.packets,
                 reply_bytes: traffic.replies.bytes,
+                pins,
                 next_hop: self.next_hop_status(listener, backend),
             }
+        });
+        let is_bound = |id: &BackendId| {
+            listener.backends.iter().any(|backend| (backend.address, backend.port) == (id.address, id.port))
+        };
+        let leaving = counted.backends.iter().filter(|(id, _)| !is_bound(id)).map(|(id, counted)| LeavingStatus {
+            address: id.address,
+            port: id.port,
+            packets: counted.traffic.forwarded.packets,
+            pins: counted.pins,
         });
         ListenerStatus {
             name: listener.name.clone(),
@@ -79,7 +93,10 @@ impl Control {
             mode: listener.forwarding.name().to_owned(),
             packets: counted.arrived.packets,
             bytes: counted.arrived.bytes,
+            moving_slots: counted.moving,
+            settling_slots: counted.settling,
             backends: backends.collect(),
+            leaving: leaving.collect(),
         }
     }
 

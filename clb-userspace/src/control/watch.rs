@@ -70,7 +70,7 @@ impl Watch {
             bail!("watch {}: {error}\nhelp: `--watch` needs a folder that is there", file.display());
         }
         // A change from before the watches were there counts, too.
-        Ok(Self { file, way, quiet: Some(Instant::now()) })
+        Ok(Self { file, way, quiet: Some(Instant::now() + QUIET) })
     }
 
     /// Waits until the file may have another content. Nothing is lost when the future is dropped.

@@ -2,13 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use clb_common::{BackendTraffic, DropReason, Event, Traffic, VerdictCounter};
+use clb_common::{BackendTraffic, DropReason, Event, Phase, Traffic, VerdictCounter};
 
-use super::{
-    ListenerId, LiveBackend, LiveListener,
-    flows::FlowTable,
-    maps::{self, Maps},
-};
+use super::{Dataplane, ListenerId, LiveBackend, LiveListener, maps};
 use crate::slots::BackendId;
 
 /// All counters at one moment.
@@ -24,6 +20,8 @@ pub struct Counters {
     pub events: Vec<(Event, u64)>,
     /// Flows that `full_nat` remembers, as of the last time that they were counted.
     pub flows: u64,
+    /// Flows that are pinned to their backend, as of the last time that they were counted.
+    pub pins: u64,
     /// Addresses that backends see in `full_nat`.
     pub source_addresses: usize,
     /// What was sent for backends that are gone.
@@ -37,17 +35,32 @@ pub struct Counters {
 pub struct ListenerCounters {
     /// What clients sent to it, whatever became of that.
     pub arrived: Traffic,
-    /// For each backend its traffic and its number of slots.
-    pub backends: BTreeMap<BackendId, (BackendTraffic, u32)>,
+    /// Also those that are bound no more, while flows may lead to them.
+    pub backends: BTreeMap<BackendId, BackendCounters>,
     /// Slots of the whole table.
     pub slots: u32,
+    /// Slots with another owner, whose old flows have time to show themselves.
+    pub moving: u32,
+    /// Slots with another owner, whose old flows are pinned.
+    pub settling: u32,
+}
+
+/// The counters of one backend.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BackendCounters {
+    /// What was sent to it, and its replies.
+    pub traffic: BackendTraffic,
+    /// Its slots in the table in force.
+    pub slots: u32,
+    /// Flows that are pinned to it, when they were last looked at.
+    pub pins: u64,
 }
 
 impl Counters {
     /// Packets sent to backends, and their replies sent to clients.
     pub fn sent(&self) -> u64 {
         let backends = self.listeners.values().flat_map(|listener| listener.backends.values());
-        let traffic = backends.map(|(traffic, _)| traffic).chain([&self.gone]);
+        let traffic = backends.map(|backend| &backend.traffic).chain([&self.gone]);
         traffic.map(|traffic| traffic.forwarded.packets + traffic.replies.packets).sum()
     }
 
@@ -57,13 +70,9 @@ impl Counters {
     }
 }
 
-/// Reads all counters of these listeners.
-pub(super) fn read(
-    of: &Maps,
-    flows: &FlowTable,
-    listeners: &BTreeMap<ListenerId, LiveListener>,
-    gone: BackendTraffic,
-) -> anyhow::Result<Counters> {
+/// Reads all counters.
+pub(super) fn read(of: &Dataplane) -> anyhow::Result<Counters> {
+    let Dataplane { maps: of, flows, pins, pinned, listeners, gone, .. } = of;
     let dropped = |&reason| Ok((reason, maps::sum(&of.verdicts, VerdictCounter::Dropped(reason).index())?));
     let event = |&event| Ok((event, maps::sum(&of.events, event as u32)?));
     let mut counters = Counters {
@@ -72,8 +81,9 @@ pub(super) fn read(
         events: Event::ALL.iter().map(event).collect::<anyhow::Result<_>>()?,
         dropped: DropReason::ALL.iter().map(dropped).collect::<anyhow::Result<_>>()?,
         flows: flows.remembered(),
+        pins: pins.remembered(),
         source_addresses: of.pool.len(),
-        gone,
+        gone: *gone,
         listeners: BTreeMap::new(),
     };
     for (&id, live) in listeners {
@@ -81,11 +91,22 @@ pub(super) fn read(
             arrived: maps::sum(&of.listener_traffic, live.index)?,
             backends: BTreeMap::new(),
             slots: live.table.slots,
+            moving: live.changing(|phase| phase != Phase::Settling),
+            settling: live.changing(|phase| phase == Phase::Settling),
         };
-        for (&backend, LiveBackend { index, slots, .. }) in &live.backends {
-            listener.backends.insert(backend, (of.backend_traffic(*index)?, *slots));
+        for (&backend, &LiveBackend { index, slots, .. }) in &live.backends {
+            let pins = pinned.get(&index).copied().unwrap_or_default();
+            let counters = BackendCounters { traffic: of.backend_traffic(index)?, slots, pins };
+            listener.backends.insert(backend, counters);
         }
         counters.listeners.insert(id, listener);
     }
     Ok(counters)
+}
+
+impl LiveListener {
+    fn changing(&self, is_counted: impl Fn(Phase) -> bool) -> u32 {
+        let counted = self.changes.values().filter(|change| is_counted(change.transition.phase()));
+        counted.map(|change| change.slots).sum()
+    }
 }

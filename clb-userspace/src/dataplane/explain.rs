@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, bail};
 use aya::programs::{TestRun as _, TestRunOptions};
-use clb_common::{Address, BackendTraffic, DropReason, FlowHash, Port, Protocol, Traffic, VerdictCounter, slot_of};
+use clb_common::{BackendTraffic, DropReason, Endpoint, FlowHash, Protocol, Traffic, VerdictCounter, slot_of};
 use etherparse::PacketBuilder;
 
 use super::{Dataplane, ListenerId, maps};
@@ -70,6 +70,7 @@ impl Dataplane {
                 end = counted;
             }
         }
+        let hash = FlowHash::from_seed(self.program.settings().hash_seed);
         let mut outcome = Outcome { end, listener: None, slot: None, backend: None, frame: left };
         for (&id, live) in &self.listeners {
             if maps::sum::<Traffic>(&listener_traffic, live.index)?.packets == 0 {
@@ -77,10 +78,9 @@ impl Dataplane {
             }
             outcome.listener = Some(id);
             if live.table.slots > 0 {
-                let slot = slot_of(self.hash(probe.from), live.table.slots);
+                let slot = slot_of(hash.of(&Endpoint::of(probe.protocol, probe.from)), live.table.slots);
                 outcome.slot = Some((slot, live.table.slots));
-                let owner = self.maps.owner(&live.table, slot)?;
-                outcome.backend = live.backends.iter().find(|(_, backend)| backend.index == owner).map(|(&id, _)| id);
+                outcome.backend = live.owner(&self.maps, slot)?;
             }
             for (&backend, known) in &live.backends {
                 // A flow that `full_nat` remembers need not be at its slot's backend.
@@ -90,12 +90,6 @@ impl Dataplane {
             }
         }
         Ok(outcome)
-    }
-
-    fn hash(&self, client: SocketAddr) -> u32 {
-        let flow_hash = FlowHash::from_seed(self.program.settings().hash_seed);
-        let (address, port) = (Address::from(client.ip()), Port::new(client.port()).word());
-        if client.is_ipv4() { flow_hash.hash([address.v4_word()], port) } else { flow_hash.hash(address.0, port) }
     }
 }
 

@@ -14,16 +14,18 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, MapError},
+    maps::{HashMap, MapData},
 };
-use clb_common::{Flow, FlowKey, Protocol, Return, ReturnKey, Seen, TICK_SHIFT};
-use nix::time::{ClockId, clock_gettime};
-use tokio::task::{JoinHandle, spawn_blocking};
+use clb_common::{Flow, FlowKey, Protocol, Return, ReturnKey, Seen};
+use tokio::task::spawn_blocking;
 
-use super::maps::take;
+use super::{
+    maps::{remove, take},
+    ticks::ticks,
+};
 
 /// The flows of a loaded object.
 #[derive(Clone)]
@@ -61,15 +63,11 @@ impl FlowTable {
         Ok(Self { tables: Arc::new(Mutex::new(tables)), remembered: Arc::default() })
     }
 
-    /// Ends the flows that are over; of listeners by their indexes. Returns how many are left.
-    pub fn sweep(&self, lifetimes: BTreeMap<u32, Lifetime>) -> JoinHandle<anyhow::Result<u64>> {
-        let table = self.clone();
-        spawn_blocking(move || {
-            let now = now()?;
-            table.end(|back, client| {
-                let lifetime = lifetimes.get(&back.flow.listener);
-                lifetime.is_none_or(|lifetime| has_ended(*lifetime, client, back.seen, now))
-            })
+    /// Ends the flows that are over; of listeners by their indexes. Returns how many are left of each backend.
+    pub fn sweep(&self, lifetimes: &BTreeMap<u32, Lifetime>, now: u32) -> anyhow::Result<BTreeMap<u32, u64>> {
+        self.end(|back, client| {
+            let lifetime = lifetimes.get(&back.flow.listener);
+            lifetime.is_none_or(|lifetime| has_ended(*lifetime, client, back.seen, now))
         })
     }
 
@@ -88,18 +86,18 @@ impl FlowTable {
     }
 
     /// `is_over` gets a way back, and what was seen of its client if that has this way back.
-    fn end(&self, is_over: impl Fn(&Return, Option<Seen>) -> bool) -> anyhow::Result<u64> {
+    fn end(&self, is_over: impl Fn(&Return, Option<Seen>) -> bool) -> anyhow::Result<BTreeMap<u32, u64>> {
         let left = self.tables.lock().unwrap_or_else(PoisonError::into_inner).end(is_over)?;
-        self.remembered.store(left, Ordering::Relaxed);
+        self.remembered.store(left.values().sum(), Ordering::Relaxed);
         Ok(left)
     }
 }
 
 impl Tables {
-    fn end(&mut self, is_over: impl Fn(&Return, Option<Seen>) -> bool) -> anyhow::Result<u64> {
+    fn end(&mut self, is_over: impl Fn(&Return, Option<Seen>) -> bool) -> anyhow::Result<BTreeMap<u32, u64>> {
         // Removing while walking would begin the walk again.
         let mut over = Vec::new();
-        let mut left = 0;
+        let mut left = BTreeMap::new();
         for entry in &self.returns {
             let (key, back) = entry.context("walk over the flows")?;
             let flow = self.flows.get(&back.flow, 0).ok();
@@ -107,25 +105,16 @@ impl Tables {
             if is_over(&back, flow.map(|flow| flow.seen)) {
                 over.push((key, flow.map(|_| back.flow)));
             } else {
-                left += 1;
+                *left.entry(back.backend).or_default() += 1;
             }
         }
         for (key, flow) in over {
             if let Some(flow) = flow {
-                gone(self.flows.remove(&flow))?;
+                remove(&mut self.flows, &flow)?;
             }
-            gone(self.returns.remove(&key))?;
+            remove(&mut self.returns, &key)?;
         }
         Ok(left)
-    }
-}
-
-/// The program may have been faster.
-fn gone(removed: Result<(), MapError>) -> anyhow::Result<()> {
-    match removed {
-        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(anyhow!(error).context("end a flow")),
     }
 }
 
@@ -143,17 +132,6 @@ fn has_ended(Lifetime { protocol, idle_timeout }: Lifetime, client: Option<Seen>
         Protocol::Tcp | Protocol::Udp => idle_timeout,
     };
     idle > ticks(limit)
-}
-
-/// So many whole ticks are at least as long.
-fn ticks(duration: Duration) -> u32 {
-    duration.as_nanos().div_ceil(1 << TICK_SHIFT) as u32
-}
-
-/// The program's time.
-fn now() -> anyhow::Result<u32> {
-    let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).context("read the clock")?);
-    Ok((now.as_nanos() >> TICK_SHIFT) as u32)
 }
 
 /// The last acknowledgement, and segments that were sent again.

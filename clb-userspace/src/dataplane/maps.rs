@@ -7,18 +7,19 @@ use aya::{
     util::nr_cpus,
 };
 use clb_common::{
-    Address, Backend, BackendTraffic, Endpoint, Listener, NextHop, Reply, SLOTS_PER_BLOCK, SlotBlock, SlotTable,
-    Traffic,
+    Address, Backend, BackendTraffic, Endpoint, Listener, NextHop, Reply, SLOTS_PER_BLOCK, Slot, SlotBlock, SlotTable,
+    Traffic, Transition,
 };
 
-use super::pool::SourcePool;
+use super::{pool::SourcePool, space::blocks};
 use crate::network::Prefix;
 
 /// All maps that the agent reads or writes. `clb-ebpf/src/maps.rs` says what each is for.
 pub struct Maps {
     pub listener_indexes: HashMap<MapData, Endpoint, u32>,
     pub listeners: Array<MapData, Listener>,
-    pub slots: Array<MapData, SlotBlock>,
+    slots: Array<MapData, SlotBlock>,
+    pub transitions: Array<MapData, Transition>,
     pub backends: Array<MapData, Backend>,
     pub replies: HashMap<MapData, Endpoint, Reply>,
     routes: LpmTrie<MapData, Address, NextHop>,
@@ -36,6 +37,7 @@ impl Maps {
             listener_indexes: take(ebpf, "LISTENER_INDEXES")?,
             listeners: take(ebpf, "LISTENERS")?,
             slots: take(ebpf, "SLOTS")?,
+            transitions: take(ebpf, "TRANSITIONS")?,
             backends: take(ebpf, "BACKENDS")?,
             replies: take(ebpf, "REPLIES")?,
             routes: take(ebpf, "ROUTES")?,
@@ -47,11 +49,25 @@ impl Maps {
         })
     }
 
-    /// The index of the backend that a slot names.
-    pub fn owner(&self, table: &SlotTable, slot: u32) -> anyhow::Result<u32> {
-        let block = table.first_block + slot / SLOTS_PER_BLOCK;
-        let SlotBlock(slots) = self.slots.get(&block, 0).context("read a slot")?;
-        Ok(slots[(slot % SLOTS_PER_BLOCK) as usize])
+    /// The slots of a table, as they stand in the map.
+    pub fn table(&self, table: &SlotTable) -> anyhow::Result<Vec<Slot>> {
+        let blocks = table.first_block..table.first_block + blocks(table.slots);
+        let mut slots = Vec::with_capacity(blocks.len() * SLOTS_PER_BLOCK as usize);
+        for block in blocks {
+            slots.extend(self.slots.get(&block, 0).context("read a slot table")?.0);
+        }
+        slots.truncate(table.slots as usize);
+        Ok(slots)
+    }
+
+    /// Writes a table to blocks that no packet looks at.
+    pub fn set_table(&mut self, first_block: u32, slots: &[Slot]) -> anyhow::Result<()> {
+        for (block, slots) in (first_block..).zip(slots.chunks(SLOTS_PER_BLOCK as usize)) {
+            let mut filled = [Slot::stable(0); SLOTS_PER_BLOCK as usize];
+            filled[..slots.len()].copy_from_slice(slots);
+            self.slots.set(block, SlotBlock(filled), 0).context("write a slot table")?;
+        }
+        Ok(())
     }
 
     /// Sets the way to the clients of a prefix.
@@ -84,6 +100,15 @@ impl Maps {
 pub fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<M> {
     let map = ebpf.take_map(name).ok_or_else(|| anyhow!("the program has no map {name}"))?;
     M::try_from(map).with_context(|| format!("map {name} is of another type"))
+}
+
+/// Removes an entry, unless the program was faster.
+pub fn remove<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>, key: &K) -> anyhow::Result<()> {
+    match map.remove(key) {
+        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(anyhow!(error).context("remove an entry of a map")),
+    }
 }
 
 /// An element of all CPUs, added up.

@@ -5,51 +5,54 @@
 //! until `GRACE` has passed: switched values are held twice, and regions that became free are used again only then.
 
 mod attach;
+mod change;
 mod counters;
 mod decap;
 mod explain;
 mod flows;
 mod maps;
+mod pins;
 mod pool;
 mod program;
 mod regions;
 mod reports;
 mod shared;
+mod space;
+mod sweep;
+mod ticks;
 mod tunnel;
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
 use aya::programs::Xdp;
-use clb_common::{
-    Backend, BackendTraffic, Endpoint, ForwardingMode, Listener, NextHop, Port, Protocol, Reply, SLOTS_PER_BLOCK,
-    SlotBlock, SlotTable,
-};
-
-use tokio::task::JoinHandle;
+use clb_common::{Backend, BackendTraffic, Endpoint, ForwardingMode, NextHop, Protocol, SlotTable, Transition};
 
 pub use self::{
     attach::{AttachMode, Attachment, Mode, program_name},
-    counters::{Counters, ListenerCounters},
+    counters::{BackendCounters, Counters, ListenerCounters},
     decap::Decapsulator,
     explain::{End, Outcome, Probe},
     program::{DropLog, Settings},
     reports::{Reported, Reports},
+    sweep::Swept,
+    ticks::{now, ticks},
 };
 use self::{
-    flows::{FlowTable, Gone, Lifetime},
+    flows::{FlowTable, Gone},
     maps::Maps,
+    pins::PinTable,
     program::Program,
-    regions::Regions,
+    space::{Capacity, Space},
 };
 use crate::{
     control::{DesiredListener, Step},
     network::Prefix,
-    slots::{self, BackendId},
+    slots::BackendId,
 };
 
 /// What a listener is found by: unique in a configuration.
@@ -83,6 +86,9 @@ pub struct Dataplane {
     program: Program,
     maps: Maps,
     flows: FlowTable,
+    pins: PinTable,
+    /// How many there were when they were last looked at, by backend.
+    pinned: BTreeMap<u32, u64>,
     listeners: BTreeMap<ListenerId, LiveListener>,
     routes: BTreeMap<Prefix, NextHop>,
     space: Space,
@@ -100,7 +106,19 @@ struct LiveListener {
     desired: DesiredListener,
     index: u32,
     table: SlotTable,
+    /// Counts its changes.
+    generation: u64,
+    /// Changes of slots' owners that are not over, by their places.
+    changes: BTreeMap<u32, SlotChange>,
+    /// Also those that are bound no more, as long as flows may lead to them.
     backends: BTreeMap<BackendId, LiveBackend>,
+}
+
+/// A change of the owner of some slots.
+struct SlotChange {
+    transition: Transition,
+    /// How many.
+    slots: u32,
 }
 
 /// A backend as it stands in the maps.
@@ -111,28 +129,18 @@ struct LiveBackend {
     slots: u32,
 }
 
-/// What of the maps is in use.
-#[derive(Clone)]
-struct Space {
-    listeners: Regions,
-    backends: Regions,
-    blocks: Regions,
-}
-
 impl Dataplane {
     /// Loads the program, with maps that have room for these listeners and for growth. Nothing is attached yet.
     pub fn load(settings: Settings, desired: &BTreeMap<ListenerId, DesiredListener>) -> anyhow::Result<Self> {
         let capacity = Capacity::for_listeners(desired);
-        let space = Space {
-            listeners: Regions::new(capacity.listeners),
-            backends: Regions::new(capacity.backends),
-            blocks: Regions::new(capacity.blocks),
-        };
-        let (program, maps, flows) = Program::load(settings, capacity)?;
+        let space = Space::new(&capacity);
+        let (program, maps, flows, pins) = Program::load(settings, capacity)?;
         Ok(Self {
             program,
             maps,
             flows,
+            pins,
+            pinned: BTreeMap::new(),
             listeners: BTreeMap::new(),
             routes: BTreeMap::new(),
             space,
@@ -195,18 +203,17 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Ends the flows of `full_nat` that are over, on a thread of its own; of each listener after its idle timeout. Gives
-    /// how many flows are left.
-    pub fn sweep(&self, idle_timeout: impl Fn(ListenerId) -> Option<Duration>) -> JoinHandle<anyhow::Result<u64>> {
-        let lifetimes = self.listeners.iter().filter_map(|(&id, live)| {
-            Some((live.index, Lifetime { protocol: id.protocol, idle_timeout: idle_timeout(id)? }))
-        });
-        self.flows.sweep(lifetimes.collect())
-    }
-
     /// What the maps hold now, to plan a change of it.
     pub fn actual(&self) -> BTreeMap<ListenerId, DesiredListener> {
         self.listeners.iter().map(|(&id, live)| (id, live.desired.clone())).collect()
+    }
+
+    /// Backends that are bound no more, while flows may lead to them.
+    pub fn leaving(&self) -> impl Iterator<Item = (ForwardingMode, IpAddr)> {
+        self.listeners.values().flat_map(|live| {
+            let unbound = live.backends.keys().filter(|id| !live.desired.weights.contains_key(id));
+            unbound.map(|id| (live.desired.mode, id.address))
+        })
     }
 
     /// Executes a plan. Fails before the first write if the maps have no room for it.
@@ -253,6 +260,7 @@ impl Dataplane {
         }
         tokio::time::sleep(GRACE).await;
         self.flows.clear(lost.clone()).await?;
+        self.pins.clear(lost.clone()).await?;
         for index in lost.backends {
             self.gone += self.maps.backend_traffic(index)?;
             self.space.backends.retire(index, 1);
@@ -307,7 +315,7 @@ impl Dataplane {
 
     /// The counters of all CPUs, added up.
     pub fn counters(&self) -> anyhow::Result<Counters> {
-        counters::read(&self.maps, &self.flows, &self.listeners, self.gone)
+        counters::read(self)
     }
 
     /// Waits until no packet can still be reading what the last change replaced.
@@ -315,87 +323,7 @@ impl Dataplane {
         if let Some(last_change) = self.last_change {
             tokio::time::sleep_until((last_change + GRACE).into()).await;
         }
-        let Space { listeners, backends, blocks } = &mut self.space;
-        listeners.reclaim();
-        backends.reclaim();
-        blocks.reclaim();
-    }
-
-    /// Tries a plan's allocations on a copy.
-    fn check_room(&self, steps: &[Step]) -> anyhow::Result<()> {
-        let mut space = self.space.clone();
-        for step in steps {
-            let (listener, to) = match step {
-                Step::AddListener { listener, to } => {
-                    space.listeners.allocate(1).context(FULL)?;
-                    (listener, to)
-                }
-                Step::ChangeListener { listener, to } => (listener, to),
-                Step::RemoveListener { .. } => continue,
-            };
-            let live = self.listeners.get(listener);
-            let added = to.weights.keys().filter(|id| live.is_none_or(|live| !live.keeps(id, to)));
-            for _ in added {
-                space.backends.allocate(1).context(FULL)?;
-            }
-            space.blocks.allocate(blocks(to)).context(FULL)?;
-        }
-        Ok(())
-    }
-
-    fn add_listener(&mut self, id: ListenerId, to: DesiredListener, resolve: &Resolve<'_>) -> anyhow::Result<()> {
-        let index = self.space.listeners.allocate(1).context(FULL)?;
-        self.maps.clear_listener_traffic(index)?;
-        let empty = DesiredListener { weights: BTreeMap::new(), ..to };
-        let live = LiveListener { desired: empty, index, table: SlotTable::EMPTY, backends: BTreeMap::new() };
-        self.maps.listeners.set(index, Listener::new(live.table), 0).context("write a listener")?;
-        self.listeners.insert(id, live);
-        self.change_listener(id, to, resolve)?;
-        // First the VIP: a packet for the listener may be an ICMP error.
-        self.maps.listener_indexes.insert(Endpoint::of_address(id.vip), index, 0).context("publish a VIP")?;
-        self.maps.listener_indexes.insert(id.endpoint(), index, 0).with_context(|| format!("publish listener {id}"))
-    }
-
-    fn change_listener(&mut self, id: ListenerId, to: DesiredListener, resolve: &Resolve<'_>) -> anyhow::Result<()> {
-        let Self { maps, listeners, space, .. } = self;
-        let live = listeners.get_mut(&id).with_context(|| format!("listener {id} is there"))?;
-
-        let (kept, old) = std::mem::take(&mut live.backends).into_iter().partition(|(id, _)| live.keeps(id, &to));
-        live.backends = kept;
-        for &backend in to.weights.keys() {
-            if let Entry::Vacant(vacant) = live.backends.entry(backend) {
-                vacant.insert(add_backend(maps, space, id, backend, to.mode, resolve)?);
-            }
-        }
-
-        let table = write_table(maps, space, live, &to)?;
-        for listener in maps.listeners.get(&live.index, 0).context("read a listener")?.switch_to(table) {
-            maps.listeners.set(live.index, listener, 0).context("switch a listener's slot table")?;
-        }
-        space.blocks.retire(live.table.first_block, live.table.slots.div_ceil(SLOTS_PER_BLOCK));
-        live.table = table;
-        live.desired = to;
-        self.lose_backends(id, old);
-        Ok(())
-    }
-
-    fn remove_listener(&mut self, id: ListenerId) -> anyhow::Result<()> {
-        let Some(live) = self.listeners.remove(&id) else { bail!("listener {id} is there") };
-        self.maps.listener_indexes.remove(&id.endpoint()).with_context(|| format!("remove listener {id}"))?;
-        if !self.listeners.keys().any(|other| other.vip == id.vip) {
-            self.maps.listener_indexes.remove(&Endpoint::of_address(id.vip)).context("remove a VIP")?;
-        }
-        self.lost.listeners.insert(live.index);
-        self.space.blocks.retire(live.table.first_block, live.table.slots.div_ceil(SLOTS_PER_BLOCK));
-        self.lose_backends(id, live.backends);
-        Ok(())
-    }
-
-    fn lose_backends(&mut self, listener: ListenerId, backends: BTreeMap<BackendId, LiveBackend>) {
-        for (id, LiveBackend { index, .. }) in backends {
-            self.lost_replies.push((reply_endpoint(listener, id), index));
-            self.lost.backends.insert(index);
-        }
+        self.space.reclaim();
     }
 
     /// Removes first, so that what fits always finds room, and remembers each write: whatever fails, the next update
@@ -423,60 +351,6 @@ impl Dataplane {
     }
 }
 
-impl LiveListener {
-    /// Whether a backend stays as it is when the listener changes.
-    fn keeps(&self, backend: &BackendId, to: &DesiredListener) -> bool {
-        self.desired.mode == to.mode && self.desired.weights.contains_key(backend) && to.weights.contains_key(backend)
-    }
-}
-
-fn add_backend(
-    maps: &mut Maps,
-    space: &mut Space,
-    listener: ListenerId,
-    id: BackendId,
-    mode: ForwardingMode,
-    resolve: &Resolve<'_>,
-) -> anyhow::Result<LiveBackend> {
-    let index = space.backends.allocate(1).context(FULL)?;
-    maps.clear_backend_traffic(index)?;
-    let mut value = Backend::new(id.address, Port::new(id.port));
-    let [_, next_hop] = value.next_hop.switch_to(resolve(mode, id.address));
-    value.next_hop = next_hop;
-    maps.backends.set(index, value, 0).context("write a backend")?;
-    if mode == ForwardingMode::Nat {
-        let reply = Reply::new(listener.vip.into(), Port::new(listener.port), index);
-        maps.replies.insert(reply_endpoint(listener, id), reply, 0).context("write a backend's way back")?;
-    }
-    Ok(LiveBackend { index, value, slots: 0 })
-}
-
-/// Writes a listener's new slot table where no packet looks yet.
-fn write_table(
-    maps: &mut Maps,
-    space: &mut Space,
-    live: &mut LiveListener,
-    to: &DesiredListener,
-) -> anyhow::Result<SlotTable> {
-    let owners = slots::table(&to.weights, to.slots);
-    for backend in live.backends.values_mut() {
-        backend.slots = 0;
-    }
-    let mut indexes = Vec::with_capacity(owners.len());
-    for owner in &owners {
-        let backend = live.backends.get_mut(owner).context("a slot's owner is a backend of its listener")?;
-        backend.slots += 1;
-        indexes.push(backend.index);
-    }
-    let first_block = space.blocks.allocate(blocks(to)).context(FULL)?;
-    for (block, slots) in (first_block..).zip(indexes.chunks(SLOTS_PER_BLOCK as usize)) {
-        let mut filled = [0; SLOTS_PER_BLOCK as usize];
-        filled[..slots.len()].copy_from_slice(slots);
-        maps.slots.set(block, SlotBlock(filled), 0).context("write a slot table")?;
-    }
-    Ok(SlotTable::new(first_block, owners.len() as u32, to.mode))
-}
-
 /// The modes that listeners get, each a bit.
 fn modes(steps: &[Step]) -> u32 {
     steps.iter().fold(0, |modes, step| match step {
@@ -485,43 +359,8 @@ fn modes(steps: &[Step]) -> u32 {
     })
 }
 
-/// The blocks of a listener's slot table: none if no backend has weight.
-fn blocks(listener: &DesiredListener) -> u32 {
-    if listener.weights.values().all(|&weight| weight == 0) { 0 } else { listener.slots.div_ceil(SLOTS_PER_BLOCK) }
-}
-
-fn reply_endpoint(listener: ListenerId, backend: BackendId) -> Endpoint {
-    Endpoint::of(listener.protocol, SocketAddr::new(backend.address, backend.port))
-}
-
-/// How much the maps hold.
-struct Capacity {
-    listeners: u32,
-    backends: u32,
-    blocks: u32,
-    /// The modes that the program has to know, each a bit.
-    modes: u32,
-}
-
-impl Capacity {
-    /// Twice what is needed now, since a change is prepared beside the live state, and room to grow.
-    fn for_listeners(desired: &BTreeMap<ListenerId, DesiredListener>) -> Self {
-        let backends: usize = desired.values().map(|listener| listener.weights.len()).sum();
-        let used: u32 = desired.values().map(blocks).sum();
-        Self {
-            listeners: desired.len() as u32 * 2 + 256,
-            backends: backends as u32 * 2 + 1_024,
-            blocks: used * 2 + 16 * 65_537_u32.div_ceil(SLOTS_PER_BLOCK),
-            modes: desired.values().fold(0, |modes, listener| modes | listener.mode.bit()),
-        }
-    }
-}
-
 /// How many routes and neighbours the way back in `nat` can know.
 const ROUTES: u32 = 65_536;
 
 /// Far longer than any packet stays in the program, and too short for a person to notice.
 const GRACE: Duration = Duration::from_millis(10);
-
-const FULL: &str = "the maps have no room for this change\n\
-                    help: they are sized when clb starts: start it again with the new file";

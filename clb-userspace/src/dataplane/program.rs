@@ -19,12 +19,14 @@ use tokio::io::{Interest, unix::AsyncFd};
 use tracing::warn;
 
 use super::{
-    Capacity, ROUTES,
+    ROUTES,
     attach::Attachment,
     flows::FlowTable,
     maps::{self, Maps},
+    pins::{OPENING_PINS, PINS, PinTable},
     reports::Reports,
     shared::SharedMaps,
+    space::Capacity,
     tunnel::{words_v4, words_v6},
 };
 use crate::prefix::Prefix;
@@ -99,7 +101,7 @@ pub struct Replaced {
 
 impl Program {
     /// Loads the program and its maps into the kernel.
-    pub fn load(settings: Settings, capacity: Capacity) -> anyhow::Result<(Self, Maps, FlowTable)> {
+    pub fn load(settings: Settings, capacity: Capacity) -> anyhow::Result<(Self, Maps, FlowTable, PinTable)> {
         let mut shared = SharedMaps::open();
         let modes = capacity.modes;
         let mut instance = Instance::load(&settings, modes, &capacity, shared.as_ref().ok(), Purpose::Serve)?;
@@ -108,8 +110,9 @@ impl Program {
         }
         let maps = Maps::take(&mut instance.ebpf)?;
         let flows = FlowTable::take(&mut instance.ebpf)?;
+        let pins = PinTable::take(&mut instance.ebpf)?;
         let program = Self { instance, settings, modes, capacity, shared, attachments: Vec::new() };
-        Ok((program, maps, flows))
+        Ok((program, maps, flows, pins))
     }
 
     /// Whether packets find all these modes, with these settings.
@@ -184,7 +187,7 @@ impl Instance {
         purpose: Purpose,
     ) -> anyhow::Result<Self> {
         let Settings { hash_seed, drop_log, tunnel_v4, tunnel_v6, gue_port, max_flows } = *settings;
-        let Capacity { listeners, backends, blocks, modes: _ } = *capacity;
+        let Capacity { listeners, backends, blocks, transitions, modes: _ } = *capacity;
         let max_flows = if modes & ForwardingMode::FullNat.bit() == 0 { 1 } else { max_flows };
         let cpus = nr_cpus().map_err(|(file, error)| anyhow!("read {file}: {error}"))? as u32;
         let flow_hash = FlowHash::from_seed(hash_seed);
@@ -219,6 +222,9 @@ impl Instance {
             .map_max_entries("BACKEND_TRAFFIC", backends)
             .map_max_entries("REPLIES", backends)
             .map_max_entries("SLOTS", blocks)
+            .map_max_entries("TRANSITIONS", transitions)
+            .map_max_entries("PINS", PINS)
+            .map_max_entries("OPENING_PINS", OPENING_PINS)
             .map_max_entries("ROUTES", ROUTES)
             .load(OBJECT)
             .map_err(|error| refused("create the maps of the XDP program", error))?;

@@ -1,0 +1,75 @@
+//! What of the maps is in use, and how large they are.
+
+use std::collections::BTreeMap;
+
+use clb_common::SLOTS_PER_BLOCK;
+
+use super::{ListenerId, regions::Regions};
+use crate::control::DesiredListener;
+
+/// What of the maps is in use.
+#[derive(Clone)]
+pub struct Space {
+    pub listeners: Regions,
+    pub backends: Regions,
+    pub blocks: Regions,
+    pub transitions: Regions,
+}
+
+impl Space {
+    /// All of it is free.
+    pub fn new(capacity: &Capacity) -> Self {
+        Self {
+            listeners: Regions::new(capacity.listeners),
+            backends: Regions::new(capacity.backends),
+            blocks: Regions::new(capacity.blocks),
+            transitions: Regions::new(capacity.transitions),
+        }
+    }
+
+    /// Makes free what was retired.
+    pub fn reclaim(&mut self) {
+        let Self { listeners, backends, blocks, transitions } = self;
+        for regions in [listeners, backends, blocks, transitions] {
+            regions.reclaim();
+        }
+    }
+}
+
+/// How much the maps hold.
+pub struct Capacity {
+    pub listeners: u32,
+    pub backends: u32,
+    pub blocks: u32,
+    pub transitions: u32,
+    /// The modes that the program has to know, each a bit.
+    pub modes: u32,
+}
+
+impl Capacity {
+    /// Twice what is needed now, since a change is prepared beside the live state, and room to grow.
+    pub fn for_listeners(desired: &BTreeMap<ListenerId, DesiredListener>) -> Self {
+        let backends: usize = desired.values().map(|listener| listener.weights.len()).sum();
+        let used: u32 = desired.values().map(|listener| blocks(listener.slots)).sum();
+        Self {
+            listeners: desired.len() as u32 * 2 + 256,
+            backends: backends as u32 * 2 + 1_024,
+            blocks: used * 2 + 16 * blocks(65_537),
+            transitions: (used * SLOTS_PER_BLOCK).clamp(MOST_SLOTS, MOST_TRANSITIONS),
+            modes: desired.values().fold(0, |modes, listener| modes | listener.mode.bit()),
+        }
+    }
+}
+
+/// The blocks of a table with so many slots.
+pub const fn blocks(slots: u32) -> u32 {
+    slots.div_ceil(SLOTS_PER_BLOCK)
+}
+
+/// As many as the largest table can have.
+const MOST_SLOTS: u32 = 65_537;
+/// 16 MiB. More changes of different backends at the same time have no room: see `switch_slots`.
+const MOST_TRANSITIONS: u32 = 1 << 20;
+
+pub const FULL: &str = "the maps have no room for this change\n\
+                        help: they are sized when clb starts: start it again with the new file";
