@@ -253,11 +253,9 @@ impl LiveListener {
         maps: &mut Maps,
         space: &mut Space,
     ) -> anyhow::Result<(Vec<Slot>, BTreeMap<u32, SlotChange>)> {
-        let of_backend = |index| self.backends.iter().find(|(_, backend)| backend.index == index).map(|(id, _)| id);
-        let is_drained =
-            |index| of_backend(index).is_none_or(|id| self.desired.weights.get(id).is_none_or(|&weight| weight == 0));
-        let drained: BTreeSet<u32> =
-            self.backends.values().map(|backend| backend.index).filter(|&index| is_drained(index)).collect();
+        let takes_new = |id| self.desired.weights.get(id).is_some_and(|&weight| weight > 0);
+        let drained = self.backends.iter().filter(|(id, _)| !takes_new(id)).map(|(_, backend)| backend.index);
+        let drained: BTreeSet<u32> = drained.collect();
         let transition = |slot: TrackedSlot| slot.transition(|backend| drained.contains(&backend));
         let mut places: BTreeMap<Transition, u32> = BTreeMap::new();
         for (&index, change) in &self.changes {
