@@ -25,6 +25,7 @@ mod refusals;
 mod reload;
 mod services;
 mod socket;
+mod tracking;
 mod watch;
 
 #[path = "../command_line/binary.rs"]

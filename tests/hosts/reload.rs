@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::{
     config::{Listener, Mode, every_kind},
-    connection::{Connection, EchoServer},
+    connection::Connection,
     network::{Arms, Network, clients, flows, log, run, signal, wait_for_status, xdp_programs},
 };
 
@@ -69,7 +69,7 @@ fn a_bad_file_changes_nothing_and_the_log_says_what_is_wrong_with_it() {
     }
     let network = Network::new(Arms::Two, 2);
     let listener = Listener::tcp("web", "203.0.113.10:80", Mode::Nat, 8081, 2);
-    let echo = every_backend_echoes(&network, &listener);
+    let echo = network.echo(&listener);
     let good = network.file(slice::from_ref(&listener));
     let agent = network.start(&good, &[]);
     let mut connection = Connection::open(&network.client, listener.vip);
@@ -145,13 +145,6 @@ fn status(agent: &Agent) -> Value {
     serde_json::from_slice(&agent.status_command().arg("--json").output().unwrap().stdout).unwrap()
 }
 
-fn every_backend_echoes(network: &Network, listener: &Listener) -> Vec<EchoServer> {
-    let servers = listener
-        .backends()
-        .map(|(number, backend, _)| EchoServer::start(&network.backends[number - 1], listener.server_address(backend)));
-    servers.collect()
-}
-
 /// Reloads in a row while traffic runs: a listener that stays as it is loses nothing, whatever happens beside it.
 #[test]
 fn a_storm_of_reloads_harms_no_listener_that_stays() {
@@ -160,7 +153,7 @@ fn a_storm_of_reloads_harms_no_listener_that_stays() {
     let beside = Listener::udp("beside", "203.0.113.10:1000", Mode::Nat, 1001, 2);
     let _servers = network.serve(&kept);
     let echoed = Listener::tcp("echoed", "203.0.113.10:7", Mode::Nat, 7, 2);
-    let _echo = every_backend_echoes(&network, &echoed);
+    let _echo = network.echo(&echoed);
     let file = |weights: &[u8]| {
         let mut listeners = kept.clone();
         listeners.extend([echoed.clone(), beside.clone().weights(weights)]);

@@ -7,12 +7,20 @@ use tokio::task::JoinSet;
 
 use crate::{
     config::Listener,
-    connection::{Serving, listen},
+    connection::{EchoServer, Serving, listen},
     datagrams, http,
     network::Network,
 };
 
 impl Network {
+    /// Starts a server on every backend of a listener that sends back whatever it gets.
+    pub fn echo(&self, listener: &Listener) -> Vec<EchoServer> {
+        let backends = listener.backends();
+        let start =
+            |(number, backend, _)| EchoServer::start(&self.backends[number - 1], listener.server_address(backend));
+        backends.map(start).collect()
+    }
+
     /// Starts the services of these listeners on every backend with a weight.
     pub fn offer(&self, listeners: &[Listener]) -> Vec<Serving> {
         let hosts = (1..).zip(&self.backends);

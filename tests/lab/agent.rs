@@ -137,6 +137,8 @@ pub struct Status {
     pub interfaces: Vec<InterfaceStatus>,
     /// Flows that `full_nat` remembers.
     pub flows: u64,
+    /// Flows that are pinned to their backends.
+    pub pins: u64,
     /// The listeners.
     pub listeners: Vec<ListenerStatus>,
 }
@@ -159,6 +161,10 @@ pub struct ListenerStatus {
     pub name: String,
     /// Packets that arrived for it.
     pub packets: u64,
+    /// Slots with another owner, whose old flows have time to show themselves.
+    pub moving_slots: u32,
+    /// Slots with another owner, whose old flows are pinned.
+    pub settling_slots: u32,
     /// Its backends.
     pub backends: Vec<BackendStatus>,
 }
