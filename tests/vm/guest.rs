@@ -4,13 +4,13 @@
 //! of the switch that all other hosts are plugged into: what they exchange with the load balancer leaves the guest and comes
 //! back, and the driver hands it to the XDP program.
 
-use std::process::Command;
+use std::{net::IpAddr, process::Command};
 
 use anyhow::{Context as _, Result, bail};
-use clb_tests::{Agent, Protocol, Servers};
+use clb_tests::{Agent, Host, Protocol, Servers};
 
 use crate::{
-    config::{Listener, every_kind},
+    config::{Listener, backend_address, every_kind, every_mode},
     connection::EchoServer,
     network::{Arms, Network, address_balancer, run},
 };
@@ -50,6 +50,9 @@ impl Site {
     fn start() -> Self {
         let network = Network::new(Arms::One, BACKENDS);
         plug_in_cards(&network);
+        for (number, backend) in (1..).zip(&network.backends) {
+            receive_tunnels(backend, backend_address(number, false));
+        }
         let (lines, transfers) = (listeners(), transfers());
         let servers = network.serve(&lines);
         let echo_servers = transfers.iter().flat_map(|listener| {
@@ -62,14 +65,16 @@ impl Site {
     }
 }
 
-/// Every listener that there can be.
+/// Listeners whose backends answer who they are: those without a tunnel, then those with one.
 pub fn listeners() -> Vec<Listener> {
-    every_kind(BACKENDS)
+    let mut listeners = every_kind(BACKENDS);
+    listeners.extend(every_mode(BACKENDS).into_iter().filter(Listener::is_tunnel));
+    listeners
 }
 
 /// The listeners with a connection, on other ports: their backends send back what they get.
 pub fn transfers() -> Vec<Listener> {
-    let mut listeners = listeners();
+    let mut listeners = every_kind(BACKENDS);
     listeners.retain(|listener| listener.protocol == Protocol::Tcp);
     for listener in &mut listeners {
         listener.name += "-transfer";
@@ -77,6 +82,21 @@ pub fn transfers() -> Vec<Listener> {
         listener.backend_port += OTHER_PORTS;
     }
     listeners
+}
+
+/// Has the kernel's own devices take tunnels off, for whoever sends. Each namespace has such a device for every kind; but that for
+/// IPv6 takes only IPv6 off, so this one is another.
+fn receive_tunnels(backend: &Host, address_v6: IpAddr) {
+    run(backend, &format!("ip link add tunnel6 type ip6tnl mode any local {address_v6}"));
+    for words in [
+        "ip link set tunl0 up",
+        "ip link set sit0 up",
+        "ip link set tunnel6 up",
+        "ip fou add port 6080 gue",
+        "ip -6 fou add port 6080 gue",
+    ] {
+        run(backend, words);
+    }
 }
 
 /// Puts the cards in the place of the veth pair between the load balancer and the switch.

@@ -90,7 +90,8 @@ fn libraries_of(ldd: &str) -> Vec<PathBuf> {
 }
 
 /// What the guest loads, with all that it needs: its cards, the lab's links, and the devices that clb's packets end in.
-const MODULES: [&str; 7] = ["virtio_pci", "virtio_net", "veth", "bridge", "8021q", "ipip", "fou"];
+const MODULES: [&str; 10] =
+    ["virtio_pci", "virtio_net", "veth", "bridge", "8021q", "ipip", "sit", "ip6_tunnel", "fou", "fou6"];
 
 #[cfg(test)]
 mod tests {
