@@ -122,10 +122,10 @@ fn netlink_sockets_that_fail_are_opened_again_and_next_hops_followed() {
     let _servers = network.serve(slice::from_ref(&listener));
     let agent = network.start(&network.file(slice::from_ref(&listener)), &[]);
     let mut requests = requests_socket(&agent);
-    // Long enough that the kernel lists them in several datagrams.
+    // So many that listing them takes longer than the pauses between the lists below.
     let routes = network.lab.directory().join("routes");
     let add = |number| format!("route add 192.168.{}.{}/32 dev eth0\n", number / 250, number % 250 + 1);
-    fs::write(&routes, (0..2_000).map(add).collect::<String>()).unwrap();
+    fs::write(&routes, (0..40_000).map(add).collect::<String>()).unwrap();
     run(&network.balancer, &format!("ip -batch {}", routes.display()));
     let has_failed = || log(&agent).contains("the host's network cannot be followed, trying again");
     wait_until("the agent loses its sockets", PATIENCE, || {
