@@ -7,6 +7,7 @@
 mod as_written;
 mod cloud;
 mod document;
+mod health_check;
 pub mod keys;
 mod lines;
 mod model;
@@ -26,10 +27,8 @@ use std::{
 
 pub use self::{
     cloud::{Cvm, Eni, Role},
-    model::{
-        Affinity, Backend, BackendKind, Config, Forwarding, HealthCheck, HealthCheckKind, Listener, OnUnhealthy,
-        TunnelSources,
-    },
+    health_check::{HealthCheck, HealthCheckKind, HttpCheck, HttpMethod, Payload, Statuses, UdpCheck},
+    model::{Affinity, Backend, BackendKind, Config, Forwarding, Listener, OnUnhealthy, TunnelSources},
     nearest::nearest,
     problem::{Code, Severity},
     reader::Seconds,
