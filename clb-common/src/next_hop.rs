@@ -17,7 +17,7 @@ pub struct NextHop {
 }
 
 impl NextHop {
-    /// No MAC address is known: packets for it are dropped and counted.
+    /// No MAC address is known: packets for it are dropped and counted. None fits its MTU.
     pub const UNRESOLVED: Self = Self { ethernet: [0; 3], interface: 0, mtu: 0, vlan: 0 };
 
     /// The address is the host's own: its packets are none of clb's business.

@@ -19,9 +19,9 @@ pub enum Stage {
     IcmpV4 = 5,
     /// For ICMP of IPv6.
     IcmpV6 = 6,
-    /// For flows in `full_nat`.
+    /// For clients' packets in `full_nat`.
     FullNatV4 = 7,
-    /// For flows of IPv6 in `full_nat`.
+    /// The same for IPv6.
     FullNatV6 = 8,
     /// Sends packets that are not plain to their backend, as they came or in another header.
     DeliverV4 = 9,
@@ -29,6 +29,14 @@ pub enum Stage {
     DeliverV6 = 10,
     /// For packets whose sender is told that they are too big.
     TooBig = 11,
+    /// For ICMP errors about what a backend sent.
+    ErrorToClientV4 = 12,
+    /// The same for IPv6.
+    ErrorToClientV6 = 13,
+    /// For packets for no listener: in `full_nat` they may be a backend's.
+    FullNatReplyV4 = 14,
+    /// The same for IPv6.
+    FullNatReplyV6 = 15,
 }
 
 /// Number of elements of the program map.
@@ -36,7 +44,7 @@ pub const STAGES: u32 = Stage::ALL.len() as u32;
 
 impl Stage {
     /// All stages, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::Walk,
         Self::UnusualV4,
         Self::UnusualV6,
@@ -49,6 +57,10 @@ impl Stage {
         Self::DeliverV4,
         Self::DeliverV6,
         Self::TooBig,
+        Self::ErrorToClientV4,
+        Self::ErrorToClientV6,
+        Self::FullNatReplyV4,
+        Self::FullNatReplyV6,
     ];
 
     /// The program's name in the object.
@@ -66,6 +78,10 @@ impl Stage {
             Self::DeliverV4 => "deliver_v4",
             Self::DeliverV6 => "deliver_v6",
             Self::TooBig => "too_big",
+            Self::ErrorToClientV4 => "to_client_v4",
+            Self::ErrorToClientV6 => "to_client_v6",
+            Self::FullNatReplyV4 => "reply_v4",
+            Self::FullNatReplyV6 => "reply_v6",
         }
     }
 }

@@ -24,6 +24,8 @@ pub trait Family: Plain {
     const FRAGMENT_STAGE: Stage;
     const ICMP_STAGE: Stage;
     const FULL_NAT_STAGE: Stage;
+    const FULL_NAT_REPLY_STAGE: Stage;
+    const ERROR_TO_CLIENT_STAGE: Stage;
     const DELIVER_STAGE: Stage;
     /// The protocol number of the family's ICMP.
     const ICMP: u8;
@@ -75,6 +77,8 @@ impl Family for V4 {
     const FRAGMENT_STAGE: Stage = Stage::FragmentV4;
     const ICMP_STAGE: Stage = Stage::IcmpV4;
     const FULL_NAT_STAGE: Stage = Stage::FullNatV4;
+    const FULL_NAT_REPLY_STAGE: Stage = Stage::FullNatReplyV4;
+    const ERROR_TO_CLIENT_STAGE: Stage = Stage::ErrorToClientV4;
     const DELIVER_STAGE: Stage = Stage::DeliverV4;
     const ICMP: u8 = 1;
     const ENCAPSULATED: u8 = 4;
@@ -179,8 +183,11 @@ impl Family for V4 {
 
     #[inline(always)]
     fn outer_fragmentation(&self) -> [u16; 2] {
-        // RFC 2003, section 3.1: DF is set if it is inside. The identification of the inner packet is as good as any.
-        [u16::from_ne_bytes(self.id), u16::from_ne_bytes(self.frags) & DONT_FRAGMENT.to_be()]
+        // RFC 2003, section 3.1: DF must be set if it is inside, and may be else. The identification of the inner packet is
+        // as good as any, except a fragment's: what a router cut two of a datagram into could not be told apart.
+        let may_be_cut =
+            u16::from_ne_bytes(self.frags) & (DONT_FRAGMENT | MORE_FRAGMENTS | FRAGMENT_OFFSET).to_be() == 0;
+        [u16::from_ne_bytes(self.id), if may_be_cut { 0 } else { DONT_FRAGMENT.to_be() }]
     }
 
     #[inline(always)]
@@ -221,6 +228,8 @@ impl Family for V6 {
     const FRAGMENT_STAGE: Stage = Stage::FragmentV6;
     const ICMP_STAGE: Stage = Stage::IcmpV6;
     const FULL_NAT_STAGE: Stage = Stage::FullNatV6;
+    const FULL_NAT_REPLY_STAGE: Stage = Stage::FullNatReplyV6;
+    const ERROR_TO_CLIENT_STAGE: Stage = Stage::ErrorToClientV6;
     const DELIVER_STAGE: Stage = Stage::DeliverV6;
     const ICMP: u8 = 58;
     const ENCAPSULATED: u8 = 41;

@@ -63,8 +63,12 @@ stages! {
     fragment_v6 fragment::<V6>;
     icmp_v4 icmp::<V4>;
     icmp_v6 icmp::<V6>;
+    to_client_v4 error_to_client::<V4>;
+    to_client_v6 error_to_client::<V6>;
     full_nat_v4 full_nat::<V4>;
     full_nat_v6 full_nat::<V6>;
+    reply_v4 full_nat_reply::<V4>;
+    reply_v6 full_nat_reply::<V6>;
     deliver_v4 deliver::<V4>;
     deliver_v6 deliver::<V6>;
 }
@@ -170,7 +174,7 @@ fn balance<F: Family>(packet: &Packet, headers: &Headers<F>) -> Outcome {
     }
     if settings::uses(ForwardingMode::FullNat) {
         parse::note(headers);
-        return Ok(Verdict::Continue(F::FULL_NAT_STAGE));
+        return Ok(Verdict::Continue(F::FULL_NAT_REPLY_STAGE));
     }
     fragment::note_way_to_host(headers);
     Ok(Verdict::Pass)
@@ -188,15 +192,27 @@ fn icmp<F: Icmp>(packet: &Packet) -> Outcome {
     icmp::handle(packet, link, &datagram)
 }
 
-/// A packet for a listener in `full_nat`, or for no listener: then it may be a backend's.
+#[inline(always)]
+fn error_to_client<F: Icmp>(packet: &Packet) -> Outcome {
+    let Some((link, datagram)) = parse::walked::<F>(packet) else { return Ok(Verdict::Pass) };
+    icmp::forward_to_client(packet, link, &datagram)
+}
+
+/// A packet for a listener in `full_nat`.
 #[inline(always)]
 fn full_nat<F: Family>(packet: &Packet) -> Outcome {
     let Some((link, datagram)) = parse::walked::<F>(packet) else { return Ok(Verdict::Pass) };
     let Some(headers) = parse::transport(packet, link, &datagram) else { return Ok(Verdict::Pass) };
-    if let Some(listener) = listener::find(&headers.destination()) {
-        count::arrived(listener.index, forward::length(packet, headers.network, &headers.link));
-        return forward::full_nat::to_backend(packet, &headers, &listener);
-    }
+    let Some(listener) = listener::find(&headers.destination()) else { return Ok(Verdict::Pass) };
+    count::arrived(listener.index, forward::length(packet, headers.network, &headers.link));
+    forward::full_nat::to_backend(packet, &headers, &listener)
+}
+
+/// A packet for no listener: it may be a backend's in `full_nat`.
+#[inline(always)]
+fn full_nat_reply<F: Family>(packet: &Packet) -> Outcome {
+    let Some((link, datagram)) = parse::walked::<F>(packet) else { return Ok(Verdict::Pass) };
+    let Some(headers) = parse::transport(packet, link, &datagram) else { return Ok(Verdict::Pass) };
     if let Some(back) = forward::full_nat::back(packet, &headers) {
         return forward::full_nat::to_client(packet, &headers, back);
     }

@@ -30,7 +30,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn print(names: &[&str], measured: &mut [[Vec<f64>; FLOWS.len()]]) {
+fn print(names: &[String], measured: &mut [[Vec<f64>; FLOWS.len()]]) {
     let minimum = |values: &[f64]| values.iter().copied().fold(f64::INFINITY, f64::min);
     let median = |values: &mut Vec<f64>| {
         values.sort_by(f64::total_cmp);
@@ -45,7 +45,7 @@ fn print(names: &[&str], measured: &mut [[Vec<f64>; FLOWS.len()]]) {
     }
     table.set_header(header);
     for (name, measured) in names.iter().zip(measured) {
-        let mut row = vec![(*name).to_owned()];
+        let mut row = vec![name.clone()];
         for (values, (floor_minimum, floor_median)) in measured.iter_mut().zip(&floor) {
             row.push(format!("{:.0}", minimum(values) - floor_minimum));
             row.push(format!("{:.0}", median(values) - floor_median));

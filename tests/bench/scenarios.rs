@@ -4,7 +4,10 @@
 //! would repeat the program on its own output. The first scenario is the floor: `restore` with a program that only passes.
 //! The benchmark takes it with the machine's clock, and the VM test counts instructions with it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -13,7 +16,7 @@ use aya::{
     programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp},
 };
 use clb_common::{
-    ForwardingMode::{self, Dsr, Gue, Ipip, Nat},
+    ForwardingMode::{self, Dsr, FullNat, Gue, Ipip, Nat},
     NextHop,
     Protocol::{self, Tcp, Udp},
     bench::{HEADER_WORDS, Template},
@@ -25,22 +28,35 @@ use clb_userspace::{
     network::Prefix,
     slots::BackendId,
 };
-use etherparse::PacketBuilder;
+use etherparse::{NetHeaders, PacketBuilder, PacketHeaders, TransportHeader};
 
 /// The loaded programs, and what to run them on.
 pub struct Scenarios {
     bare: Ebpf,
     all: Vec<Scenario>,
-    /// A program knows the modes of its listeners only, so each kind has one of its own.
-    programs: [(&'static str, Dataplane); 2],
+    /// A program knows the modes of its listeners only, so what a mode costs hangs on those beside it.
+    programs: Vec<(&'static str, Dataplane)>,
 }
 
 /// A packet, and the program that is to handle it.
 struct Scenario {
-    name: &'static str,
+    name: String,
     program: ProgramFd,
     packet: Vec<u8>,
     verdict: u32,
+    varied: Varied,
+    most_flows: u32,
+}
+
+/// What of the packet differs from flow to flow.
+#[derive(Clone, Copy)]
+enum Varied {
+    /// The source.
+    Source,
+    /// The destination, in what a backend sends to a client.
+    Destination,
+    /// Nothing: the flow has to be one that the program remembers. The TCP sequence number varies instead.
+    Sequence,
 }
 
 impl Scenarios {
@@ -50,35 +66,30 @@ impl Scenarios {
             Ebpf::load_file(ebpf_objects().join("bare")).context("load the bare programs: as root, after a build")?;
         let [pass, swap] = [load(&mut bare, "pass")?, load(&mut bare, "swap")?];
         load(&mut bare, "restore")?;
-        let mut rewriting = dataplane(&[(Dsr, 80, 80), (Nat, 8080, 8081)])?;
-        let clb = rewriting.xdp()?.fd()?.try_clone()?;
-        let mut tunnels = dataplane(&[(Ipip, 80, 80), (Gue, 81, 81)])?;
-        let tunnel = tunnels.xdp()?.fd()?.try_clone()?;
-
-        let all = vec![
-            Scenario { name: "XDP_PASS", program: pass, packet: packet(Tcp, CLIENT, ELSEWHERE), verdict: PASS },
-            Scenario { name: "MAC swap, XDP_TX", program: swap, packet: packet(Tcp, CLIENT, ELSEWHERE), verdict: TX },
-            clb_scenario(&clb, "not for a listener", packet(Tcp, CLIENT, ELSEWHERE), PASS)?,
-            clb_scenario(&clb, "dsr, TCP, IPv4", packet(Tcp, CLIENT, "203.0.113.10:80"), TX)?,
-            clb_scenario(&clb, "dsr, UDP, IPv4", packet(Udp, CLIENT, "203.0.113.10:80"), TX)?,
-            clb_scenario(&clb, "dsr, TCP, IPv6", packet(Tcp, CLIENT_V6, "[2001:db8::10]:80"), TX)?,
-            clb_scenario(&clb, "nat, TCP, IPv4", packet(Tcp, CLIENT, "203.0.113.10:8080"), TX)?,
-            clb_scenario(&clb, "nat, UDP, IPv4", packet(Udp, CLIENT, "203.0.113.10:8080"), TX)?,
-            clb_scenario(&clb, "nat, TCP, IPv6", packet(Tcp, CLIENT_V6, "[2001:db8::10]:8080"), TX)?,
-            clb_scenario(&clb, "nat reply, TCP, IPv4", packet(Tcp, "10.0.1.11:8081", CLIENT), TX)?,
-            clb_scenario(&clb, "nat reply, TCP, IPv6", packet(Tcp, "[fd00::11]:8081", CLIENT_V6), TX)?,
-            clb_scenario(&tunnel, "not for a listener, no nat", packet(Tcp, CLIENT, ELSEWHERE), PASS)?,
-            clb_scenario(&tunnel, "ipip, TCP, IPv4", packet(Tcp, CLIENT, "203.0.113.10:80"), TX)?,
-            clb_scenario(&tunnel, "ipip, TCP, IPv6", packet(Tcp, CLIENT_V6, "[2001:db8::10]:80"), TX)?,
-            clb_scenario(&tunnel, "gue, TCP, IPv4", packet(Tcp, CLIENT, "203.0.113.10:81"), TX)?,
-            clb_scenario(&tunnel, "gue, TCP, IPv6", packet(Tcp, CLIENT_V6, "[2001:db8::10]:81"), TX)?,
+        let elsewhere = || packet(Tcp, CLIENT, ELSEWHERE);
+        let mut all = vec![
+            scenario("XDP_PASS", &pass, elsewhere(), PASS, Varied::Source)?,
+            scenario("MAC swap, XDP_TX", &swap, elsewhere(), TX, Varied::Source)?,
         ];
-        Ok(Self { bare, all, programs: [("dsr and nat", rewriting), ("ipip and gue", tunnels)] })
+        let mut programs = Vec::new();
+        for (loaded_with, modes) in [
+            ("dsr and nat", &[Dsr, Nat][..]),
+            ("dsr", &[Dsr]),
+            ("nat", &[Nat]),
+            ("ipip and gue", &[Ipip, Gue]),
+            ("full_nat", &[FullNat]),
+            ("every mode", &ForwardingMode::ALL),
+        ] {
+            let mut dataplane = dataplane(modes)?;
+            all.extend(scenarios(loaded_with, modes, dataplane.xdp()?)?);
+            programs.push((loaded_with, dataplane));
+        }
+        Ok(Self { bare, all, programs })
     }
 
     /// The scenarios' names, the floor first.
-    pub fn names(&self) -> Vec<&'static str> {
-        self.all.iter().map(|scenario| scenario.name).collect()
+    pub fn names(&self) -> Vec<String> {
+        self.all.iter().map(|scenario| scenario.name.clone()).collect()
     }
 
     /// The time per packet of the scenario with this index, with what `restore` costs.
@@ -86,7 +97,7 @@ impl Scenarios {
         measure(&mut self.bare, &self.all[scenario], flows, repeat)
     }
 
-    /// The size of the programs, before and after the kernel's compiler.
+    /// The size of the entry programs, before and after the kernel's compiler.
     pub fn describe_programs(&mut self) -> Result<String> {
         let mut all = Vec::new();
         for (modes, dataplane) in &mut self.programs {
@@ -109,13 +120,16 @@ fn measure(bare: &mut Ebpf, scenario: &Scenario, flows: u32, repeat: u32) -> Res
     for (word, bytes) in headers.iter_mut().zip(scenario.packet.chunks_exact(8)) {
         *word = u64::from_ne_bytes(bytes.try_into()?);
     }
-    // A reply's source is its backend: there the client is the destination.
-    let back = usize::from(scenario.name.contains("reply"));
-    let (address_at, ports_at) = if is_ipv6 { (34 + back * 16, 54 + back * 2) } else { (26 + back * 4, 34 + back * 2) };
+    let (address, ports): (usize, usize) = if is_ipv6 { (22, 54) } else { (26, 34) };
+    let (address_at, ports_at) = match scenario.varied {
+        Varied::Source => (address + if is_ipv6 { 12 } else { 0 }, ports),
+        Varied::Destination => (address + if is_ipv6 { 28 } else { 4 }, ports + 2),
+        Varied::Sequence => (address, ports + 4),
+    };
     let template = Template {
         headers,
         flow: 0,
-        flow_mask: flows - 1,
+        flow_mask: flows.min(scenario.most_flows) - 1,
         ports_at: ports_at as u32,
         address_at: address_at as u32,
         address: u32::from_ne_bytes(scenario.packet[address_at..address_at + 4].try_into()?),
@@ -130,8 +144,69 @@ fn measure(bare: &mut Ebpf, scenario: &Scenario, flows: u32, repeat: u32) -> Res
     Ok(result.duration)
 }
 
-fn clb_scenario(program: &ProgramFd, name: &'static str, packet: Vec<u8>, verdict: u32) -> Result<Scenario> {
-    Ok(Scenario { name, program: program.try_clone()?, packet, verdict })
+fn scenario(name: &str, program: &ProgramFd, packet: Vec<u8>, verdict: u32, varied: Varied) -> Result<Scenario> {
+    Ok(Scenario { name: name.to_owned(), program: program.try_clone()?, packet, verdict, varied, most_flows: u32::MAX })
+}
+
+/// A packet of each kind for a program that was loaded with these modes.
+fn scenarios(loaded_with: &str, modes: &[ForwardingMode], program: &mut Xdp) -> Result<Vec<Scenario>> {
+    let fd = program.fd()?.try_clone()?;
+    let name = |what: &str| format!("{loaded_with}: {what}");
+    let mut all =
+        vec![scenario(&name("not for a listener"), &fd, packet(Tcp, CLIENT, ELSEWHERE), PASS, Varied::Source)?];
+    for &mode in modes {
+        for (family, client, vip, backend) in
+            [("IPv4", CLIENT, "203.0.113.10", "10.0.1.11"), ("IPv6", CLIENT_V6, "[2001:db8::10]", "[fd00::11]")]
+        {
+            let (port, backend_port) = ports(mode);
+            for protocol in [Tcp, Udp] {
+                let kind = format!("{}, {family}", protocol.name());
+                let request = packet(protocol, client, &format!("{vip}:{port}"));
+                let reply = match mode {
+                    Nat => Some((packet(protocol, &format!("{backend}:{backend_port}"), client), Varied::Destination)),
+                    // Its flow is there once a packet of the client came by.
+                    FullNat if protocol == Tcp => Some((answer(program, &request)?, Varied::Sequence)),
+                    FullNat | Dsr | Ipip | Gue => None,
+                };
+                let request = [(mode.name().to_owned(), (request, Varied::Source))];
+                let reply = reply.map(|reply| (format!("{} reply", mode.name()), reply));
+                for (what, (packet, varied)) in request.into_iter().chain(reply) {
+                    let scenario = scenario(&name(&format!("{what}, {kind}")), &fd, packet, TX, varied)?;
+                    let most_flows = if mode == FullNat { REMEMBERED_FLOWS } else { scenario.most_flows };
+                    all.push(Scenario { most_flows, ..scenario });
+                }
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// What the backend answers to this request: the same TCP packet with its ends exchanged.
+fn answer(program: &Xdp, request: &[u8]) -> Result<Vec<u8>> {
+    let mut sent = vec![0; request.len()];
+    let options = TestRunOptions { data_in: Some(request), data_out: Some(&mut sent), ..TestRunOptions::default() };
+    let verdict = program.test_run(options)?.return_value;
+    anyhow::ensure!(verdict == TX, "a client's first packet: verdict {verdict}");
+    let headers = PacketHeaders::from_ethernet_slice(&sent)?;
+    let (from, to): (IpAddr, IpAddr) = match headers.net.context("an IP packet")? {
+        NetHeaders::Ipv4(ip, _) => (ip.source.into(), ip.destination.into()),
+        NetHeaders::Ipv6(ip, _) => (ip.source.into(), ip.destination.into()),
+        NetHeaders::Arp(_) => anyhow::bail!("an ARP packet"),
+    };
+    let ports = headers.transport.and_then(TransportHeader::tcp).context("a TCP packet")?;
+    let [from, to] = [(from, ports.source_port), (to, ports.destination_port)].map(SocketAddr::from);
+    Ok(packet(Tcp, &to.to_string(), &from.to_string()))
+}
+
+/// The port of a listener in this mode, and that of its backends.
+fn ports(mode: ForwardingMode) -> (u16, u16) {
+    match mode {
+        Dsr => (80, 80),
+        Ipip => (81, 81),
+        Gue => (82, 82),
+        Nat => (8080, 8081),
+        FullNat => (9090, 9091),
+    }
 }
 
 fn load(bare: &mut Ebpf, name: &str) -> Result<ProgramFd> {
@@ -140,13 +215,13 @@ fn load(bare: &mut Ebpf, name: &str) -> Result<ProgramFd> {
     Ok(program.fd()?.try_clone()?)
 }
 
-/// A program with its maps, as the agent loads them, with listeners of these modes, ports and backends' ports, which have
-/// eight backends each.
-fn dataplane(modes: &[(ForwardingMode, u16, u16)]) -> Result<Dataplane> {
+/// A program with its maps, as the agent loads them, with listeners of these modes, which have eight backends each.
+fn dataplane(modes: &[ForwardingMode]) -> Result<Dataplane> {
     let mut listeners = std::collections::BTreeMap::new();
     for (vip, prefix) in [("203.0.113.10", "10.0.1."), ("2001:db8::10", "fd00::")] {
         for protocol in [Tcp, Udp] {
-            for &(mode, port, backend_port) in modes {
+            for &mode in modes {
+                let (port, backend_port) = ports(mode);
                 let backend = |number| {
                     let address = format!("{prefix}{number}").parse().expect("an address");
                     (BackendId { address, port: backend_port }, 10)
@@ -159,6 +234,8 @@ fn dataplane(modes: &[(ForwardingMode, u16, u16)]) -> Result<Dataplane> {
     }
     let settings = Settings { hash_seed: 7, ..Settings::default() };
     let mut dataplane = Dataplane::load(settings, &listeners)?;
+    let sources = (1..=32).flat_map(|number| [format!("10.0.9.{number}"), format!("fd00::9:{number}")]);
+    dataplane.set_sources(&sources.map(|source| source.parse()).collect::<Result<Vec<_>, _>>()?)?;
     let next_hop = NextHop::new([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], LOOPBACK, 1_500);
     let routes = [("0.0.0.0", 0), ("::", 0)]
         .map(|(address, length)| (Prefix::new(address.parse().expect("an address"), length), next_hop));
@@ -189,6 +266,8 @@ fn packet(protocol: Protocol, from: &str, to: &str) -> Vec<u8> {
     bytes
 }
 
+/// The flow table holds as many for each listener in `full_nat`, and ports alone tell so many flows apart.
+const REMEMBERED_FLOWS: u32 = 1 << 15;
 const CLIENT: &str = "198.51.100.10:40000";
 const CLIENT_V6: &str = "[2001:db8:ffff::10]:40000";
 const ELSEWHERE: &str = "192.0.2.7:80";

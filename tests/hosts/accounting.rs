@@ -59,7 +59,7 @@ fn every_packet_of_the_interfaces_is_passed_sent_or_dropped() {
 fn accounted_for(status: &Status) -> u64 {
     let backends = status.listeners.iter().flat_map(|listener| &listener.backends);
     let sent: u64 = backends.map(|backend| backend.packets + backend.reply_packets).sum();
-    status.passed + sent + status.drops.values().sum::<u64>()
+    status.passed + status.answered + sent + status.drops.values().sum::<u64>()
 }
 
 /// What the veth driver says that it gave to XDP programs.

@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
+pub use clb_common::ForwardingMode as Mode;
 use clb_tests::Protocol;
 
 /// A listener whose backends are the network's backends, in their order.
@@ -14,22 +15,26 @@ pub struct Listener {
     pub vip: SocketAddr,
     pub protocol: Protocol,
     pub mode: Mode,
+    /// The family of the backends' addresses: the VIP's, except in tunnels.
+    pub backend_is_ipv4: bool,
     pub backend_port: u16,
     /// The weight of each backend; one beyond the end is not bound.
     pub weights: Vec<u8>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    Dsr,
-    Nat,
-}
-
 impl Listener {
     /// TCP, with equal weights.
     pub fn tcp(name: &str, vip: &str, mode: Mode, backend_port: u16, backends: usize) -> Self {
-        let vip = vip.parse().unwrap();
-        Self { name: name.to_owned(), vip, protocol: Protocol::Tcp, mode, backend_port, weights: vec![10; backends] }
+        let vip: SocketAddr = vip.parse().unwrap();
+        Self {
+            name: name.to_owned(),
+            vip,
+            protocol: Protocol::Tcp,
+            mode,
+            backend_is_ipv4: vip.is_ipv4(),
+            backend_port,
+            weights: vec![10; backends],
+        }
     }
 
     pub fn udp(name: &str, vip: &str, mode: Mode, backend_port: u16, backends: usize) -> Self {
@@ -43,20 +48,26 @@ impl Listener {
 
     /// The number of each backend, with its address and weight.
     pub fn backends(&self) -> impl Iterator<Item = (usize, SocketAddr, u8)> {
-        let address = |number| (backend_address(number, self.vip.is_ipv4()), self.backend_port).into();
+        let address = |number| (backend_address(number, self.backend_is_ipv4), self.backend_port).into();
         (1..).zip(&self.weights).map(move |(number, &weight)| (number, address(number), weight))
     }
 
     /// Where the server of a backend listens.
     pub fn server_address(&self, backend: SocketAddr) -> SocketAddr {
-        match self.mode {
-            Mode::Dsr => self.vip,
-            Mode::Nat => backend,
-        }
+        if self.keeps_destination() { self.vip } else { backend }
+    }
+
+    pub fn is_tunnel(&self) -> bool {
+        matches!(self.mode, Mode::Ipip | Mode::Gue)
+    }
+
+    /// Whether backends see the VIP, and answer the client themselves.
+    pub fn keeps_destination(&self) -> bool {
+        self.is_tunnel() || self.mode == Mode::Dsr
     }
 }
 
-/// Every listener that there can be: each protocol, family and mode, with its share of backends.
+/// A listener of each protocol and family in the modes that want nothing but the lab's network, with its share of backends.
 pub fn every_kind(backends: usize) -> Vec<Listener> {
     let mut listeners = Vec::new();
     for (family, vip) in [("v4", "203.0.113.10"), ("v6", "[2001:db8:113::10]")] {
@@ -70,10 +81,40 @@ pub fn every_kind(backends: usize) -> Vec<Listener> {
     listeners
 }
 
+/// A listener in every mode, for each family, each family of backends that the mode has, and each protocol: TCP, then UDP.
+pub fn every_mode(backends: usize) -> Vec<Listener> {
+    let mut listeners = Vec::new();
+    let mut port = FIRST_PORT;
+    for mode in [Mode::Dsr, Mode::Ipip, Mode::Gue, Mode::Nat, Mode::FullNat] {
+        for (family, vip, vip_is_ipv4) in [("v4", "203.0.113.10", true), ("v6", "[2001:db8:113::10]", false)] {
+            for (backend_family, backend_is_ipv4) in [("v4", true), ("v6", false)] {
+                port += 1;
+                let (kind, vip) = (format!("{}-{family}-over-{backend_family}", mode.name()), format!("{vip}:{port}"));
+                let tcp = Listener::tcp(&format!("tcp-{kind}"), &vip, mode, port, backends);
+                let tcp = Listener { backend_is_ipv4, ..tcp };
+                if !tcp.is_tunnel() && vip_is_ipv4 != backend_is_ipv4 {
+                    continue;
+                }
+                let backend_port = if tcp.keeps_destination() { port } else { port + 1_000 };
+                let tcp = Listener { backend_port, ..tcp };
+                let udp = Listener { name: format!("udp-{kind}"), protocol: Protocol::Udp, ..tcp.clone() };
+                listeners.extend([tcp, udp]);
+            }
+        }
+    }
+    listeners
+}
+
 /// The file for these interfaces and listeners.
 pub fn file(interfaces: &[&str], listeners: &[Listener]) -> String {
     let interfaces = interfaces.join(", ");
-    let mut text = format!("version: 1\nload_balancer: {{id: lb-lab, vpc: vpc-lab, interfaces: [{interfaces}]}}\n");
+    let sources = if listeners.iter().any(|listener| listener.mode == Mode::FullNat) {
+        format!("source_addresses: [{SOURCE_V4}, \"{SOURCE_V6}\"], ")
+    } else {
+        String::new()
+    };
+    let mut text =
+        format!("version: 1\nload_balancer: {{id: lb-lab, vpc: vpc-lab, {sources}interfaces: [{interfaces}]}}\n");
     let numbers = 1..=listeners.iter().map(|listener| listener.weights.len()).max().unwrap_or_default();
     text.push_str("cvms:\n");
     for number in numbers.clone() {
@@ -91,10 +132,7 @@ pub fn file(interfaces: &[&str], listeners: &[Listener]) -> String {
     text.push_str("listeners:\n");
     for listener in listeners {
         let Listener { name, vip, protocol, mode, .. } = listener;
-        let mode = match mode {
-            Mode::Dsr => "dsr",
-            Mode::Nat => "nat",
-        };
+        let mode = mode.name();
         let _ = writeln!(
             text,
             "  - {{name: \"{name}\", vip: \"{}\", protocol: {protocol}, port: {}, forwarding: {mode}, slots: 4093, backends: [",
@@ -123,4 +161,9 @@ pub fn backend_address(number: usize, is_ipv4: bool) -> IpAddr {
     }
 }
 
+/// What backends see in `full_nat`.
+pub const SOURCE_V4: &str = "10.0.9.1";
+pub const SOURCE_V6: &str = "fd00:10::9:1";
+
 const FIRST_BACKEND: u8 = 10;
+const FIRST_PORT: u16 = 7_000;

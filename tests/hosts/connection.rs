@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener as StdTcpListener, TcpStream},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -12,29 +12,52 @@ use tokio::{io, net::TcpListener, runtime::Builder, sync::oneshot};
 
 /// A running server, until dropped.
 pub struct EchoServer {
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _serving: Serving,
 }
 
 impl EchoServer {
     pub fn start(host: &Host, address: SocketAddr) -> Self {
+        let listener = listen(host, address);
+        Self { _serving: Serving::start(async || serve(listener.try_into().unwrap()).await) }
+    }
+}
+
+/// A thread that serves, until dropped. A socket stays on the host where it was made, so the thread need not be on it.
+pub struct Serving {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Serving {
+    pub fn start(serve: impl AsyncFnOnce() + Send + 'static) -> Self {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let listener = host.enter(|| runtime.block_on(TcpListener::bind(address))).unwrap().unwrap();
         let (stop, stopped) = oneshot::channel();
         let thread = thread::spawn(move || {
-            runtime.spawn(serve(listener));
-            // Told to stop, or forgotten: either way the runtime ends with this thread, and all connections with it.
-            let _ = runtime.block_on(stopped);
+            runtime.block_on(async {
+                // Told to stop, or forgotten: either way the runtime ends with this thread, and all connections with it.
+                tokio::select! {
+                    _ = stopped => {}
+                    () = serve() => {}
+                }
+            });
         });
         Self { stop: Some(stop), thread: Some(thread) }
     }
 }
 
-impl Drop for EchoServer {
+impl Drop for Serving {
     fn drop(&mut self) {
         drop(self.stop.take());
         let _ = self.thread.take().map(JoinHandle::join);
     }
+}
+
+/// A socket of a host that takes connections, for a runtime.
+pub fn listen(host: &Host, address: SocketAddr) -> StdTcpListener {
+    let listener = host.enter(|| StdTcpListener::bind(address)).unwrap();
+    let listener = listener.unwrap_or_else(|error| panic!("listen on {address}: {error}"));
+    listener.set_nonblocking(true).unwrap();
+    listener
 }
 
 async fn serve(listener: TcpListener) {

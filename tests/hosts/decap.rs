@@ -1,7 +1,6 @@
 //! `clb decap` on backends: tunnels from the load balancer end there, and real servers answer the client directly.
 
 use std::{
-    fmt::Write as _,
     fs::{self, File},
     path::PathBuf,
     process::{Child, Stdio},
@@ -16,9 +15,9 @@ use nix::{
 
 use crate::{
     binary::clb,
-    config::{Listener, Mode, backend_address, file},
+    config::{Listener, backend_address, every_mode},
     connection::{Connection, EchoServer},
-    network::{Arms, Network, PATIENCE, clients, flows, run, xdp_programs},
+    network::{Arms, Network, PATIENCE, checksum_errors, clients, flows, run, xdp_programs},
 };
 
 #[test]
@@ -29,8 +28,8 @@ fn tunnels_end_at_backends_without_a_tunnel_device() {
         let _servers: Vec<_> = network.backends.iter().map(|backend| serve(backend, &tunnels)).collect();
         let mut decaps = network.decap(options);
         assert!(decaps.iter().all(|decap| decap.log().contains(&format!("attached to eth0 in {mode} mode"))));
-        let _agent = network.start(&tunnel_file(&tunnels), &[]);
-        for Tunnel { listener, .. } in &tunnels {
+        let _agent = network.start(&network.file(&tunnels), &[]);
+        for listener in &tunnels {
             let outcome = network.flows(listener, FLOWS);
             assert_eq!(outcome.failures, [].into(), "{}, {mode}", listener.name);
             let who: Vec<_> = outcome.answers.keys().map(String::as_str).collect();
@@ -56,12 +55,12 @@ fn tunnels_end_at_backends_without_a_tunnel_device() {
 fn large_transfers_arrive_intact() {
     let network = network();
     let mut tunnels = every_tunnel();
-    tunnels.retain(|tunnel| tunnel.listener.protocol == Protocol::Tcp);
-    let echo = |backend| tunnels.iter().map(move |tunnel| EchoServer::start(backend, tunnel.listener.vip));
+    tunnels.retain(|tunnel| tunnel.protocol == Protocol::Tcp);
+    let echo = |backend| tunnels.iter().map(move |tunnel| EchoServer::start(backend, tunnel.vip));
     let _servers: Vec<_> = network.backends.iter().flat_map(echo).collect();
     let _decaps = network.decap(&[]);
-    let _agent = network.start(&tunnel_file(&tunnels), &[]);
-    for Tunnel { listener, .. } in &tunnels {
+    let _agent = network.start(&network.file(&tunnels), &[]);
+    for listener in &tunnels {
         Connection::open(&network.client, listener.vip).exchange(1_000_000);
     }
     for backend in &network.backends {
@@ -74,11 +73,11 @@ fn a_source_that_is_not_trusted_gets_nothing_through() {
     let network = network();
     let tunnels = every_tunnel();
     let _servers: Vec<_> = network.backends.iter().map(|backend| serve(backend, &tunnels)).collect();
-    let _agent = network.start(&tunnel_file(&tunnels), &[]);
+    let _agent = network.start(&network.file(&tunnels), &[]);
     let mut decaps = network.decap(&["--from", "172.17.0.0/16", "--from", "100:0:0:1::/64"]);
     // Side by side: each waits in vain.
     thread::scope(|scope| {
-        for Tunnel { listener, .. } in &tunnels {
+        for listener in &tunnels {
             let source = clients(listener.vip.is_ipv4())[0];
             let client = &network.client;
             scope.spawn(move || {
@@ -95,7 +94,7 @@ fn a_source_that_is_not_trusted_gets_nothing_through() {
     }
     // And it was only the source.
     let _decaps = network.decap(&[]);
-    for Tunnel { listener, .. } in &tunnels {
+    for listener in &tunnels {
         assert_eq!(network.flows(listener, 8).failures, [].into(), "{}", listener.name);
     }
 }
@@ -104,9 +103,9 @@ fn a_source_that_is_not_trusted_gets_nothing_through() {
 fn an_address_and_an_interface_that_come_later_are_followed() {
     let network = network();
     let mut tunnels = every_tunnel();
-    tunnels.retain(|tunnel| tunnel.backend_is_ipv4 && tunnel.listener.vip.is_ipv4());
+    tunnels.retain(|tunnel| tunnel.backend_is_ipv4 && tunnel.vip.is_ipv4());
     let _servers: Vec<_> = network.backends.iter().map(|backend| serve(backend, &tunnels)).collect();
-    let _agent = network.start(&tunnel_file(&tunnels), &[]);
+    let _agent = network.start(&network.file(&tunnels), &[]);
     let backend = &network.backends[0];
     let address = format!("{}/16", backend_address(1, true));
     run(backend, &format!("ip address del {address} dev eth0"));
@@ -114,7 +113,7 @@ fn an_address_and_an_interface_that_come_later_are_followed() {
     run(backend, &format!("ip address add {address} dev eth0"));
     run(backend, "ip link set eth0 down");
     run(backend, "ip link set eth0 up");
-    for Tunnel { listener, .. } in &tunnels {
+    for listener in &tunnels {
         wait_until("all are answered", PATIENCE, || Ok(network.flows(listener, 8).failed() == 0))
             .unwrap_or_else(|error| panic!("{}: {error:#}\n{}", listener.name, decaps[0].log()));
     }
@@ -157,62 +156,15 @@ fn what_cannot_start_says_why_and_leaves_the_host_as_it_was() {
     assert_eq!(xdp_programs(backend), [""; 0]);
 }
 
-/// A listener in a mode that encapsulates, and the family of its outer headers.
-struct Tunnel {
-    listener: Listener,
-    forwarding: &'static str,
-    backend_is_ipv4: bool,
-}
-
-/// Each mode, protocol, family and outer family, on a port of its own.
-fn every_tunnel() -> Vec<Tunnel> {
-    let mut tunnels = Vec::new();
-    for (forwarding, first_port) in [("ipip", 7_000), ("gue", 7_100)] {
-        for (family, vip) in [("v4", "203.0.113.10"), ("v6", "[2001:db8:113::10]")] {
-            for (outer, backend_is_ipv4) in [("v4", true), ("v6", false)] {
-                let vip = format!("{vip}:{}", first_port + u16::from(backend_is_ipv4));
-                let name = format!("{forwarding}-{family}-in-{outer}");
-                // As in `dsr`, servers listen on the VIP.
-                for listener in [
-                    Listener::tcp(&format!("tcp-{name}"), &vip, Mode::Dsr, 0, BACKENDS),
-                    Listener::udp(&format!("udp-{name}"), &vip, Mode::Dsr, 0, BACKENDS),
-                ] {
-                    tunnels.push(Tunnel { listener, forwarding, backend_is_ipv4 });
-                }
-            }
-        }
-    }
+/// A listener in each mode that encapsulates.
+fn every_tunnel() -> Vec<Listener> {
+    let mut tunnels = every_mode(BACKENDS);
+    tunnels.retain(Listener::is_tunnel);
     tunnels
 }
 
-/// The lab's file with these listeners.
-fn tunnel_file(tunnels: &[Tunnel]) -> String {
-    let listeners: Vec<_> = tunnels.iter().map(|tunnel| tunnel.listener.clone()).collect();
-    let whole = file(Arms::Two.interfaces(), &listeners);
-    let (cloud, _) = whole.split_once("listeners:\n").unwrap();
-    let mut text = format!("{cloud}listeners:\n");
-    for Tunnel { listener: Listener { name, vip, protocol, .. }, forwarding, backend_is_ipv4 } in tunnels {
-        let backends: Vec<_> = (1..=BACKENDS)
-            .map(|number| {
-                let address = backend_address(number, *backend_is_ipv4);
-                let bound = if *backend_is_ipv4 { format!("cvm: ins-{number}") } else { format!("eni: \"{address}\"") };
-                format!("{{{bound}, port: {}}}", vip.port())
-            })
-            .collect();
-        let _ = writeln!(
-            text,
-            "  - {{name: {name}, vip: \"{}\", protocol: {protocol}, port: {}, forwarding: {forwarding}, slots: 4093, \
-             backends: [{}]}}",
-            vip.ip(),
-            vip.port(),
-            backends.join(", ")
-        );
-    }
-    text
-}
-
-fn serve(backend: &Host, tunnels: &[Tunnel]) -> Servers {
-    let server = |Tunnel { listener, .. }: &Tunnel| Server {
+fn serve(backend: &Host, tunnels: &[Listener]) -> Servers {
+    let server = |listener: &Listener| Server {
         listen: listener.vip,
         protocol: listener.protocol,
         device: String::new(),
@@ -224,17 +176,13 @@ fn serve(backend: &Host, tunnels: &[Tunnel]) -> Servers {
 /// With two arms, so that answers do not come by the interface that tunnels end at; and with room for outer headers there.
 fn network() -> Network {
     let network = Network::new(Arms::Two, BACKENDS);
-    for host in network.backends.iter().map(|backend| (backend, "eth0")).chain([(&network.balancer, "eth1")]) {
-        let (host, interface) = host;
-        run(host, &format!("ip link set {interface} mtu {MTU}"));
-        run(&network.back, &format!("ip link set {}-{interface} mtu {MTU}", host.label()));
-    }
+    network.make_room(&network.backends);
     network
 }
 
 impl Network {
     /// Starts `clb decap` on every backend, and waits until it takes tunnels off.
-    fn decap(&self, options: &[&str]) -> Vec<Decap> {
+    pub fn decap(&self, options: &[&str]) -> Vec<Decap> {
         let decaps: Vec<_> = self.backends.iter().map(|backend| Decap::start(&self.lab, backend, options)).collect();
         for decap in &decaps {
             decap.wait_for("taking off");
@@ -244,7 +192,7 @@ impl Network {
 }
 
 /// A running `clb decap`, until dropped.
-struct Decap {
+pub struct Decap {
     process: Child,
     log: PathBuf,
 }
@@ -312,20 +260,5 @@ impl Counts {
     }
 }
 
-/// Packets whose checksum the kernel of a host found wrong.
-fn checksum_errors(host: &Host) -> u64 {
-    let [v4, v6] =
-        ["/proc/net/snmp", "/proc/net/snmp6"].map(|file| host.enter(|| fs::read_to_string(file)).unwrap().unwrap());
-    // There, names stand on one line and values on the next; here, each name before its value.
-    let v4: Vec<_> = v4.lines().map(str::split_whitespace).collect();
-    let v4 = v4.chunks_exact(2).flat_map(|lines| lines[0].clone().zip(lines[1].clone()));
-    let v6 = v6.lines().filter_map(|line| line.split_once(char::is_whitespace));
-    let errors: Vec<_> = v4.chain(v6).filter(|(name, _)| name.ends_with("InCsumErrors")).collect();
-    assert!(errors.len() > 3, "ICMP, TCP and UDP count them: {errors:?}");
-    errors.into_iter().map(|(_, value)| value.trim().parse::<u64>().unwrap()).sum()
-}
-
 const BACKENDS: usize = 2;
 const FLOWS: u32 = 40;
-/// Room for IPv6, UDP and GUE headers around a packet of the client's link.
-const MTU: u32 = 1_560;

@@ -85,10 +85,8 @@ fn large_transfers_arrive_intact() {
         for listener in &listeners {
             Connection::open(&network.client, listener.vip).exchange(1_000_000);
         }
-        let status = agent.status().unwrap();
-        for reason in ["malformed-header", "packet-too-big", "fragment"] {
-            assert_eq!(status.drops[reason], 0, "{reason} in {arms:?}");
-        }
+        let drops = agent.status().unwrap().drops;
+        assert_eq!(drops.values().sum::<u64>(), 0, "{arms:?}: {drops:?}");
     }
 }
 
@@ -102,15 +100,6 @@ fn where_native_is_impossible_auto_falls_back_and_says_why() {
         reason: &'static str,
     }
     for Case { name, interface, make, reason } in [
-        Case {
-            name: "a veth interface whose peer's MTU does not fit one page",
-            interface: "eth9",
-            make: |Network { lab, front, balancer, .. }| {
-                lab.link(balancer, "eth9", front, "lb-eth9").unwrap();
-                run(front, "ip link set lb-eth9 mtu 9000 master bridge");
-            },
-            reason: "Numerical result out of range",
-        },
         Case {
             name: "a bridge: its driver has no XDP",
             interface: "br0",

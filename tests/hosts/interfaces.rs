@@ -66,20 +66,15 @@ fn a_mode_that_a_reload_adds_is_served_and_no_packet_is_lost_meanwhile() {
     let listener = |name: &str, port, backend_port| {
         Listener::tcp(name, &format!("203.0.113.10:{port}"), Mode::Nat, backend_port, 2)
     };
-    let (echo, full) = (listener("echo", 7, 7), listener("full", 443, 8443));
+    let echo = listener("echo", 7, 7);
+    let full = Listener { mode: Mode::FullNat, ..listener("full", 443, 8443) };
     let udp = Listener::udp("udp", "203.0.113.10:53", Mode::Nat, 5353, 2);
-    // In `full_nat` backends serve what they serve in `nat`.
     let _servers = network.serve(&[full.clone(), udp.clone()]);
     let _echo: Vec<_> =
         echo.backends().map(|(number, backend, _)| EchoServer::start(&network.backends[number - 1], backend)).collect();
     let before = network.file(&[echo.clone(), udp.clone()]);
-    let after = network
-        .file(&[echo.clone(), udp.clone(), full.clone()])
-        .replacen("interfaces: ", "source_addresses: [10.0.9.1], interfaces: ", 1)
-        .replacen("port: 443, forwarding: nat", "port: 443, forwarding: full_nat", 1);
-    assert!(after.contains("full_nat"));
-    // Backends reach it on the link.
-    run(&network.balancer, "ip address add 10.0.9.1/32 dev eth1");
+    let after = network.file(&[echo.clone(), udp.clone(), full.clone()]);
+    network.add_source_addresses();
     let agent = network.start(&before, &[]);
     let mut connection = Connection::open(&network.client, echo.vip);
     connection.exchange(1_000);

@@ -6,17 +6,22 @@
 mod accounting;
 mod config;
 mod connection;
+mod datagrams;
 mod decap;
 mod ending;
 mod explain;
 mod flow_end;
 mod forwarding;
+mod http;
 mod interfaces;
+mod modes;
 mod network;
 mod next_hops;
 mod own_traffic;
+mod path_mtu;
 mod refusals;
 mod reload;
+mod services;
 mod socket;
 
 #[path = "../command_line/binary.rs"]

@@ -18,7 +18,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::config::{self, Listener, backend_address};
+use crate::config::{self, Listener, Mode, SOURCE_V4, SOURCE_V6, backend_address, every_mode};
 
 /// The lab is removed when this is dropped.
 pub struct Network {
@@ -68,6 +68,63 @@ impl Network {
         let network = Self { lab, arms, front, back, client, balancer, backends, turn: Cell::new(0) };
         network.introduce_clients();
         network
+    }
+
+    /// A network with backends for listeners in every mode; see [`Self::in_every_mode`].
+    pub fn for_every_mode() -> Self {
+        let mut network = Self::new(Arms::Two, 2 * OF_A_KIND);
+        network.make_room(&network.backends[OF_A_KIND..]);
+        let untouched = 2 * OF_A_KIND + 1..=3 * OF_A_KIND;
+        let untouched: Vec<_> =
+            untouched.map(|number| untouched_backend(&network.lab, &network.back, number)).collect();
+        network.backends.extend(untouched);
+        network.add_source_addresses();
+        network
+    }
+
+    /// A listener in every mode, each with backends that suit it: two with the VIP and a route back, two that are reached
+    /// through a link with room for tunnels, two untouched ones.
+    pub fn in_every_mode(&self) -> Vec<Listener> {
+        let weights = |listener: &Listener| match listener.mode {
+            Mode::Dsr | Mode::Nat => [10, 10, 0, 0, 0, 0],
+            Mode::Ipip | Mode::Gue => [0, 0, 10, 10, 0, 0],
+            Mode::FullNat => [0, 0, 0, 0, 10, 10],
+        };
+        every_mode(self.backends.len())
+            .into_iter()
+            .map(|listener| {
+                let weights = weights(&listener);
+                listener.weights(&weights)
+            })
+            .collect()
+    }
+
+    /// Leaves room for a tunnel's outer headers around a packet of the client's link, on the links between the load balancer
+    /// and these backends.
+    pub fn make_room(&self, backends: &[Host]) {
+        for (host, interface) in backends.iter().map(|backend| (backend, "eth0")).chain([(&self.balancer, "eth1")]) {
+            run(host, &format!("ip link set {interface} mtu {ROOMY_MTU}"));
+            run(&self.back, &format!("ip link set {}-{interface} mtu {ROOMY_MTU}", host.label()));
+        }
+    }
+
+    /// Routes to the load balancer what backends send to a source address of `full_nat`.
+    pub fn add_source_addresses(&self) {
+        for address in [format!("{SOURCE_V4}/32"), format!("{SOURCE_V6}/128")] {
+            self.balancer.add_address(&address, self.arms.inner_interface()).unwrap();
+        }
+    }
+
+    /// Has the backends with the VIP answer clients of this network through this router on `front`.
+    pub fn answer_directly(&self, clients: &str, router: &str) {
+        for backend in &self.backends[..2 * OF_A_KIND] {
+            run(backend, &format!("ip route add {clients} via {router} dev eth1 onlink table {DIRECT}"));
+        }
+    }
+
+    /// All hosts that send and receive packets.
+    pub fn hosts(&self) -> impl Iterator<Item = &Host> {
+        [&self.client, &self.balancer].into_iter().chain(&self.backends)
     }
 
     /// The configuration file for these listeners, on the load balancer's interfaces.
@@ -190,6 +247,19 @@ pub fn run(host: &Host, words: &str) -> String {
     host.run(words).unwrap()
 }
 
+/// Packets whose checksum the kernel of a host found wrong.
+pub fn checksum_errors(host: &Host) -> u64 {
+    // A process of the host's own: a thread's `/proc/net` is that of the process that it belongs to.
+    let [v4, v6] = ["snmp", "snmp6"].map(|file| run(host, &format!("cat /proc/net/{file}")));
+    // There, names stand on one line and values on the next; here, each name before its value.
+    let v4: Vec<_> = v4.lines().map(str::split_whitespace).collect();
+    let v4 = v4.chunks_exact(2).flat_map(|lines| lines[0].clone().zip(lines[1].clone()));
+    let v6 = v6.lines().filter_map(|line| line.split_once(char::is_whitespace));
+    let errors: Vec<_> = v4.chain(v6).filter(|(name, _)| name.ends_with("InCsumErrors")).collect();
+    assert!(errors.len() > 3, "ICMP, TCP and UDP count them: {errors:?}");
+    errors.into_iter().map(|(_, value)| value.trim().parse::<u64>().unwrap()).sum()
+}
+
 /// Sends a signal to the agent.
 pub fn signal(agent: &Agent, signal: Signal) {
     kill(Pid::from_raw(agent.process_id().cast_signed()), signal).unwrap();
@@ -202,8 +272,18 @@ pub fn log(agent: &Agent) -> String {
 
 /// Waits until the agent's status is as it should be, and returns it.
 pub fn wait_for_status(agent: &Agent, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
+    wait_for_status_within(PATIENCE, agent, what, wanted)
+}
+
+/// The same with another deadline.
+pub fn wait_for_status_within(
+    deadline: Duration,
+    agent: &Agent,
+    what: &str,
+    wanted: impl Fn(&Status) -> bool,
+) -> Status {
     let mut latest = Status::default();
-    wait_until(what, PATIENCE, || {
+    wait_until(what, deadline, || {
         latest = agent.status()?;
         Ok(wanted(&latest))
     })
@@ -243,7 +323,7 @@ fn make_backend(lab: &Lab, arms: Arms, [front, back]: [&Host; 2], number: usize)
         host.sysctl(&format!("net.ipv4.conf.all.{name}"), value).unwrap();
     }
     host.sysctl("net.ipv6.conf.all.ndisc_notify", "1").unwrap();
-    lab.plug(back, &host, "eth0").unwrap();
+    plug_backend(lab, back, &host, number);
     let direct = match arms {
         Arms::One => "eth0",
         Arms::Two => {
@@ -251,8 +331,6 @@ fn make_backend(lab: &Lab, arms: Arms, [front, back]: [&Host; 2], number: usize)
             "eth1"
         }
     };
-    host.add_address(&format!("{}/16", backend_address(number, true)), "eth0").unwrap();
-    host.add_address(&format!("{}/64", backend_address(number, false)), "eth0").unwrap();
     for (option, gateway, vip, client_net) in [
         ("-4", INNER_V4, "203.0.113.10/32", "198.51.100.0/24"),
         ("-6", INNER_V6, "2001:db8:113::10/128", "2001:db8:1::/64"),
@@ -269,6 +347,20 @@ fn make_backend(lab: &Lab, arms: Arms, [front, back]: [&Host; 2], number: usize)
     host
 }
 
+/// A host as it comes, which knows nothing of VIPs, clients and load balancers.
+fn untouched_backend(lab: &Lab, back: &Host, number: usize) -> Host {
+    let host = lab.host(&format!("ins-{number}")).unwrap();
+    plug_backend(lab, back, &host, number);
+    host
+}
+
+fn plug_backend(lab: &Lab, back: &Host, host: &Host, number: usize) {
+    lab.plug(back, host, "eth0").unwrap();
+    for (is_ipv4, length) in [(true, 16), (false, 64)] {
+        host.add_address(&format!("{}/{length}", backend_address(number, is_ipv4)), "eth0").unwrap();
+    }
+}
+
 /// The load balancer's addresses toward the backends.
 pub const INNER_V4: &str = "10.0.0.2";
 pub const INNER_V6: &str = "fd00:10::2";
@@ -279,4 +371,8 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// The routing table of answers that do not go through the load balancer.
 const DIRECT: u8 = 100;
 const CLIENTS: u8 = 16;
+/// How many backends [`Network::for_every_mode`] has of each kind.
+const OF_A_KIND: usize = 2;
+/// Room for IPv6, UDP and GUE headers around 1,500 bytes.
+const ROOMY_MTU: u32 = 1_560;
 const LOG_LINES: usize = usize::MAX;

@@ -1,12 +1,13 @@
 //! Next hops follow the network: no packet goes where nobody is, and none is lost for long after somebody is back.
 
-use std::slice;
+use std::{slice, time::Duration};
 
-use clb_tests::{NextHopStatus, Status};
+use clb_tests::{Host, NextHopStatus, Server, Servers, Status, wait_until};
 
 use crate::{
     config::{Listener, Mode, backend_address, every_kind},
-    network::{Arms, INNER_V4, Network, clients, flows, log, run, wait_for_status},
+    network::{Arms, INNER_V4, Network, PATIENCE, clients, flows, log, run, wait_for_status, wait_for_status_within},
+    own_traffic::ping,
 };
 
 #[test]
@@ -24,6 +25,52 @@ fn a_backend_with_a_new_mac_address_is_followed() {
     }
 }
 
+/// An address that moves to another host, whose first one goes on listening: as an interface that is attached elsewhere.
+#[test]
+fn no_packet_goes_to_the_old_mac_address_once_the_new_one_is_known() {
+    let network = Network::new(Arms::Two, 2);
+    let Network { balancer, backends, .. } = &network;
+    let [old, new] = [&backends[0], &backends[1]];
+    let listeners = every_kind(1);
+    let serve = |host: &Host| {
+        let servers = listeners.iter().map(|listener| Server {
+            listen: listener.server_address(listener.backends().next().unwrap().1),
+            protocol: listener.protocol,
+            device: String::new(),
+            identity: host.label().to_owned(),
+        });
+        Servers::start(host, servers.collect()).unwrap()
+    };
+    let _old_servers = serve(old);
+    let agent = network.start(&network.file(&listeners), &[]);
+    let assert_answers = |host: &Host| {
+        for listener in &listeners {
+            let outcome = network.flows(listener, 20);
+            assert_eq!(outcome.failures, [].into(), "{}", listener.name);
+            assert_eq!(outcome.answers, [(host.label().to_owned(), 20)].into(), "{}", listener.name);
+        }
+    };
+    assert_answers(old);
+
+    let addresses = [(backend_address(1, true), 16), (backend_address(1, false), 64)];
+    for (address, length) in addresses {
+        run(old, &format!("ip address delete {address}/{length} dev eth0"));
+        new.add_address(&format!("{address}/{length}"), "eth0").unwrap();
+    }
+    let _new_servers = serve(new);
+    // It announces all of its addresses.
+    run(new, "ip link set eth0 address 02:00:00:00:00:77");
+    wait_until("the network knows", PATIENCE, || {
+        let known = addresses.map(|(address, _)| run(balancer, &format!("ip neigh show {address} dev eth1")));
+        Ok(known.iter().all(|known| known.contains("02:00:00:00:00:77")))
+    })
+    .unwrap();
+    wait_for_status_within(ONE_SECOND, &agent, "the new MAC address is known", |status| {
+        backends_are(status, |next_hop| next_hop.detail.contains("02:00:00:00:00:77"))
+    });
+    assert_answers(new);
+}
+
 /// The backend is lost with the cable or the interface, which the kernel notices, or by silence, which only asking shows.
 #[test]
 fn a_lost_backend_is_told_and_its_packets_are_counted_until_it_is_back() {
@@ -38,6 +85,20 @@ fn a_lost_backend_is_told_and_its_packets_are_counted_until_it_is_back() {
             name: "the cable",
             lose: |network| drop(run(&network.back, "ip link set lb-eth1 down")),
             restore: |network| drop(run(&network.back, "ip link set lb-eth1 up")),
+            detail: "its interface eth1 has no carrier",
+        },
+        Case {
+            name: "a loose cable",
+            lose: |network| {
+                for state in ["down", "up", "down", "up", "down"] {
+                    run(&network.back, &format!("ip link set lb-eth1 {state}"));
+                }
+            },
+            restore: |network| {
+                for state in ["up", "down", "up", "down", "up"] {
+                    run(&network.back, &format!("ip link set lb-eth1 {state}"));
+                }
+            },
             detail: "its interface eth1 has no carrier",
         },
         Case {
@@ -69,10 +130,10 @@ fn a_lost_backend_is_told_and_its_packets_are_counted_until_it_is_back() {
         let agent = network.start(&network.file(&listeners), &[]);
 
         lose(&network);
-        let status = wait_for_status(&agent, "it is unresolved", |status| {
-            backends_are(status, |next_hop| next_hop.state == "unresolved")
+        // While a cable is loose, there may be another reason for a moment.
+        wait_for_status(&agent, &format!("it is unresolved: {name}"), |status| {
+            backends_are(status, |next_hop| next_hop.state == "unresolved" && next_hop.detail.contains(detail))
         });
-        assert!(backends_are(&status, |next_hop| next_hop.detail.contains(detail)), "{name}: {status:#?}");
         assert!(log(&agent).contains("backend 10.0.1.11 is not reachable"), "{name}: {}", log(&agent));
         for listener in &listeners {
             let outcome = network.flows(listener, 5);
@@ -83,7 +144,8 @@ fn a_lost_backend_is_told_and_its_packets_are_counted_until_it_is_back() {
         assert_eq!(status.listeners.iter().map(|listener| listener.packets).sum::<u64>(), 10, "{name}");
 
         restore(&network);
-        wait_for_status(&agent, "it is resolved", |status| {
+        wait_until("the network knows", PATIENCE, || Ok(ping(&network.balancer, backend_address(1, true)))).unwrap();
+        wait_for_status_within(ONE_SECOND, &agent, "it is resolved", |status| {
             backends_are(status, |next_hop| next_hop.state == "resolved")
         });
         assert!(log(&agent).contains("backend 10.0.1.11 is reachable again"), "{name}: {}", log(&agent));
@@ -182,3 +244,6 @@ fn a_backend_behind_a_router_is_reached_in_nat() {
     assert_eq!(network.flows(&listener, 20).failures, [].into());
     assert!(run(&network.backends[0], "ip route show default").contains(INNER_V4));
 }
+
+/// From when the network knows until traffic is right again.
+const ONE_SECOND: Duration = Duration::from_secs(1);

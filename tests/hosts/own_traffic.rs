@@ -36,9 +36,22 @@ fn what_is_for_no_listener_goes_its_way_as_if_clb_were_not_there() {
     let agent = network.start(&network.file(&listeners), &[]);
 
     let (vips, own) = (["203.0.113.10", "2001:db8:113::10"], ["198.51.100.2", "2001:db8:1::2"]);
-    for address in own.iter().chain(&vips) {
-        assert_passes(&agent, 1, || assert!(ping(client, address.parse().unwrap()), "{address} does not answer"));
+    let answered = |address: &str| {
+        let before = agent.status().unwrap().answered;
+        assert_passes(&agent, 0, || assert!(ping(client, address.parse().unwrap()), "{address} does not answer"));
+        agent.status().unwrap().answered - before
+    };
+    for address in own.into_iter().chain(["10.0.1.11", "fd00:10::1:b"]) {
+        assert_eq!(answered(address), 0, "{address} answers for itself");
     }
+    for vip in vips {
+        assert_eq!(answered(vip), 1, "clb answers for {vip}");
+    }
+    // Nobody has them, and clb does not say that anybody did.
+    for address in ["203.0.113.11", "2001:db8:113::11"] {
+        assert!(!ping(client, address.parse().unwrap()), "{address} answers");
+    }
+    assert_eq!(agent.status().unwrap().answered, 2);
     for (host, server, listen) in [
         (client, balancer, "198.51.100.2:22"),
         (client, balancer, "[2001:db8:1::2]:22"),
@@ -92,7 +105,7 @@ fn assert_serves(client: &Host, host: &Host, listen: SocketAddr, protocol: Proto
 }
 
 /// The address that the kernel of a host would use toward this one.
-fn source_toward(host: &Host, target: SocketAddr) -> IpAddr {
+pub fn source_toward(host: &Host, target: SocketAddr) -> IpAddr {
     let any: IpAddr = if target.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
     let source = host.enter(|| {
         let socket = std::net::UdpSocket::bind((any, 0))?;
@@ -102,8 +115,8 @@ fn source_toward(host: &Host, target: SocketAddr) -> IpAddr {
     source.unwrap().unwrap().ip()
 }
 
-/// Whether an address answers an echo request of this host within a few seconds.
-fn ping(host: &Host, address: IpAddr) -> bool {
+/// Whether an address answers an echo request of this host within a second. A host that knows no way says so at once.
+pub fn ping(host: &Host, address: IpAddr) -> bool {
     host.sysctl("net.ipv4.ping_group_range", "0 0").unwrap();
     host.enter(|| {
         let (family, protocol, request, reply) = if address.is_ipv4() {
@@ -112,10 +125,12 @@ fn ping(host: &Host, address: IpAddr) -> bool {
             (AddressFamily::Inet6, SockProtocol::IcmpV6, 128, 129)
         };
         let socket = socket(family, SockType::Datagram, SockFlag::empty(), protocol).unwrap();
-        setsockopt(&socket, ReceiveTimeout, &TimeVal::new(5, 0)).unwrap();
+        setsockopt(&socket, ReceiveTimeout, &TimeVal::new(1, 0)).unwrap();
         let message = [request, 0, 0, 0, 0, 0, 0, 1, b'h', b'i'];
         let target = SockaddrStorage::from(SocketAddr::new(address, 0));
-        sendmsg(socket.as_raw_fd(), &[IoSlice::new(&message)], &[], MsgFlags::empty(), Some(&target)).unwrap();
+        if sendmsg(socket.as_raw_fd(), &[IoSlice::new(&message)], &[], MsgFlags::empty(), Some(&target)).is_err() {
+            return false;
+        }
         let mut answer = [0; 64];
         let mut parts = [IoSliceMut::new(&mut answer)];
         let received = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, None, MsgFlags::empty());

@@ -129,6 +129,8 @@ pub fn binary() -> Result<PathBuf> {
 pub struct Status {
     /// Packets that were for nobody here.
     pub passed: u64,
+    /// Echo requests to VIPs that clb answered.
+    pub answered: u64,
     /// Packets dropped, by reason.
     pub drops: BTreeMap<String, u64>,
     /// Where the XDP program is attached.

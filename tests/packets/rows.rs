@@ -94,7 +94,8 @@ fn source_of(result: &Result) -> SocketAddr {
 /// source and the ports of `result`, which have to be of the configured prefix and port.
 pub fn in_mode(row: Row, packet: &[u8], tags: &[(u16, u16)], result: &Result) -> Vec<u8> {
     let (number, class, fragmentation) = match packet[0] >> 4 {
-        4 => (4, packet[1], [packet[4], packet[5], packet[6] & 0x40]),
+        // DF stands around what has it, and around fragments.
+        4 => (4, packet[1], [packet[4], packet[5], packet[6] & 0x7f | packet[7]]),
         _ => (41, packet[0] << 4 | packet[1] >> 4, [0, 0, 0x40]),
     };
     let backend: SocketAddr = row.backend.parse().unwrap();

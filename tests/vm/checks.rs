@@ -1,13 +1,18 @@
 //! The checks, in their order. Each is a name and a function that returns a sentence for the report, or fails.
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use anyhow::{Context as _, Result, ensure};
-use clb_common::{ForwardingMode, Protocol};
+use aya::programs::{ProgramInfo, loaded_programs};
+use clb_common::{ForwardingMode, Protocol, Stage};
 use clb_tests::Lab;
 use clb_userspace::{
     control::DesiredListener,
-    dataplane::{Dataplane, DropLog, ListenerId, Settings},
+    dataplane::{Dataplane, Decapsulator, DropLog, ListenerId, Settings},
+    prefix::Prefix,
 };
 
 use crate::{
@@ -41,6 +46,7 @@ fn table() -> Vec<Check> {
         check("has the kernel's VLAN, ipip and fou", |_| has_devices()),
         check("the verifier accepts the program", |_| verify(DropLog::Off)),
         check("the verifier accepts it with --log-drops", |_| verify(DropLog::On)),
+        check("the verifier accepts the program of clb decap", |_| verify_decap()),
         check("attaches natively to virtio-net", |guest| attached(guest.site()?)),
         check("the host's own traffic passes", |guest| {
             guest.site()?.network.introduce_clients();
@@ -93,11 +99,43 @@ fn verify(drop_log: DropLog) -> Result<String> {
         let id = ListenerId { vip: [203, 0, 113, 10].into(), protocol: Protocol::Tcp, port };
         (id, DesiredListener { mode, slots: 1_021, weights: BTreeMap::new() })
     });
-    let mut dataplane = Dataplane::load(settings, &listeners.collect())?;
-    let info = dataplane.xdp()?.info()?;
-    let verified = info.verified_instruction_count().context("the kernel says how many it verified")?;
-    ensure!(info.size_jitted() > 0, "the program was not compiled to machine code");
-    Ok(format!("{verified} instructions verified, {} bytes of machine code", info.size_jitted()))
+    let listeners = listeners.collect();
+    let stages = Stage::ALL.map(Stage::program);
+    judge(&[&["clb"], &stages[..]].concat(), || Dataplane::load(settings, &listeners))
+}
+
+fn verify_decap() -> Result<String> {
+    judge(&["decap"], || Decapsulator::load(&[Prefix::new([172, 16, 0, 0].into(), 12)], 6_080))
+}
+
+/// Loads these programs, and says how many instructions of each the kernel looked at: every one has to stay below the limit.
+fn judge<T>(expected: &[&str], load: impl FnOnce() -> Result<T>) -> Result<String> {
+    let before: Vec<_> = programs_of_kernel()?.iter().map(ProgramInfo::id).collect();
+    let _loaded = load()?;
+    let mut programs = Vec::new();
+    for program in programs_of_kernel()? {
+        if before.contains(&program.id()) {
+            continue;
+        }
+        let name = program.name_as_str().context("a program has a name")?.to_owned();
+        let count = program.verified_instruction_count().context("the kernel says how many it verified")?;
+        ensure!(program.size_jitted() > 0, "{name} was not compiled to machine code");
+        programs.push((count, name));
+    }
+    programs.sort_unstable();
+    programs.reverse();
+    let names: BTreeSet<_> = programs.iter().map(|(_, name)| name.as_str()).collect();
+    ensure!(names == expected.iter().copied().collect(), "the kernel has {names:?}, and not {expected:?}");
+    let each: Vec<_> = programs.iter().map(|(count, name)| format!("{name} {count}")).collect();
+    let (largest, _) = programs[0];
+    let sum: u32 = programs.iter().map(|(count, _)| count).sum();
+    ensure!(largest < MOST_VERIFIED, "more than {MOST_VERIFIED} instructions verified: {}", each.join(", "));
+    Ok(format!("at most {largest} instructions verified, in all {sum}: {}", each.join(", ")))
+}
+
+/// The kernel's programs: in the guest nobody but clb loads any.
+fn programs_of_kernel() -> Result<Vec<ProgramInfo>> {
+    loaded_programs().collect::<Result<Vec<_>, _>>().context("ask the kernel for its programs")
 }
 
 fn attached(Site { network, agent, .. }: &mut Site) -> Result<String> {
@@ -158,4 +196,6 @@ fn untainted() -> Result<String> {
 }
 
 const FLOWS: u32 = 100;
+/// Of each program, on every kernel.
+const MOST_VERIFIED: u32 = 100_000;
 const TRANSFER: usize = 1_000_000;

@@ -1,7 +1,8 @@
 //! How many instructions a packet costs, exactly: the host lets the guest's clock advance by one nanosecond an instruction.
 //!
 //! What the kernel calls time per packet is then a count that is the same in every run, on every machine, for one kernel and
-//! one program. A run in which the guest's timer came in between counts that, too: so the least of some runs is taken.
+//! one program. A run in which the guest's timer came in between counts that, too, and one in which a flow is marked as seen in a new
+//! tick counts that: so what most of some runs had is taken.
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -17,8 +18,8 @@ pub fn count(report: &mut Report) {
     let Some(mut scenarios) = loaded else { return };
     let mut floor = 0;
     for (scenario, name) in scenarios.names().into_iter().enumerate() {
-        report.check(name, || {
-            let count = least(&mut scenarios, scenario)?;
+        report.check(&name, || {
+            let count = usual(&mut scenarios, scenario)?;
             if scenario == 0 {
                 floor = count;
                 return Ok(format!("{count} instructions, the floor: subtracted from what follows"));
@@ -29,15 +30,16 @@ pub fn count(report: &mut Report) {
     }
 }
 
-/// The least of some runs, which at least two of them must have had.
-fn least(scenarios: &mut Scenarios, scenario: usize) -> Result<u128> {
+/// What most of some runs had, and the least of those if several are as many. At least two must have had it.
+fn usual(scenarios: &mut Scenarios, scenario: usize) -> Result<u128> {
     let mut runs = Vec::new();
     for _ in 0..RUNS {
         runs.push(scenarios.measure(scenario, 1, REPEAT)?.as_nanos());
     }
     runs.sort_unstable();
-    ensure!(runs[0] == runs[1], "the counts differ from run to run: {runs:?}");
-    Ok(runs[0])
+    let same = runs.chunk_by(|one, other| one == other).rev().max_by_key(|same| same.len()).unwrap_or_default();
+    ensure!(same.len() > 1, "the counts differ from run to run: {runs:?}");
+    Ok(same[0])
 }
 
 const RUNS: usize = 9;

@@ -12,7 +12,6 @@ mod instructions;
 mod report;
 
 #[path = "../hosts/config.rs"]
-#[expect(dead_code, reason = "the tests of hosts make more kinds of files")]
 mod config;
 #[path = "../hosts/connection.rs"]
 mod connection;

@@ -136,10 +136,9 @@ pub fn rewritten<F: Family>(out: &Outgoing<F>, next_hop: &NextHop) -> Result<Ver
 #[inline(always)]
 pub fn next_hop<'a, F: Family>(out: &Outgoing<'a, F>, overhead: u32) -> Result<&'a NextHop, DropReason> {
     let next_hop = out.selected.backend.next_hop.current();
-    if !next_hop.is_resolved() {
-        return Err(DropReason::NextHopUnresolved);
-    }
-    check_size(out.network.total_length(), overhead, next_hop)?;
+    // Nothing fits where no next hop is known, and only then is asked why.
+    check_size(out.network.total_length(), overhead, next_hop)
+        .map_err(|reason| if next_hop.is_resolved() { reason } else { DropReason::NextHopUnresolved })?;
     Ok(next_hop)
 }
 

@@ -1,7 +1,8 @@
 //! The outer IP header of `ipip` and `gue`, of the backend's family.
 //!
 //! Its source varies with the flow, so that a receiver that spreads packets over its CPUs by addresses spreads these. DSCP
-//! and ECN are those of the inner packet (RFC 6040, section 4.1), and so is DF (RFC 2003, section 3.1).
+//! and ECN are those of the inner packet (RFC 6040, section 4.1), and so is DF (RFC 2003, section 3.1); it is always set
+//! around a fragment.
 
 use clb_common::{Address, Backend, DropReason, Version, checksum::Sum};
 use network_types::{

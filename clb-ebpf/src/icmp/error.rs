@@ -32,22 +32,26 @@ struct Message<'a, F> {
 #[inline(always)]
 pub fn forward<F: Icmp>(packet: &Packet, link: Link, datagram: &Datagram<F>) -> Result<Verdict, DropReason> {
     let message = Message { packet, link, datagram };
-    let offset = datagram.payload.offset + size_of::<Header>();
-    let Some(quoted) = parse::quoted::<F>(packet, offset) else { return Ok(Verdict::Pass) };
-    let end = link.length() + datagram.network.total_length() as usize;
-    if quoted.source() != datagram.destination() {
-        return Ok(Verdict::Pass);
-    }
-    if let Some(embedded) = embedded::read(packet, offset, &quoted, end) {
+    let Some((quoted, embedded)) = message.quoted() else { return Ok(Verdict::Pass) };
+    if let Some(embedded) = embedded {
         if let Some(listener) = listener::find(&embedded.source()) {
             return message.to_backend(&embedded, &listener);
         }
-        if let Some(way) = way_to_client(&embedded) {
-            return message.to_client(&embedded, &way);
+        if way_to_client(&embedded).is_some() {
+            return Ok(Verdict::Continue(F::ERROR_TO_CLIENT_STAGE));
         }
     }
     message.report_path_mtu(&quoted);
     Ok(Verdict::Pass)
+}
+
+/// Forwards an error about a backend's packet to the client. Both ways in one program would be more than its stack holds.
+#[inline(always)]
+pub fn forward_to_client<F: Icmp>(packet: &Packet, link: Link, datagram: &Datagram<F>) -> Result<Verdict, DropReason> {
+    let message = Message { packet, link, datagram };
+    let Some((_, Some(embedded))) = message.quoted() else { return Ok(Verdict::Pass) };
+    let Some(way) = way_to_client(&embedded) else { return Ok(Verdict::Pass) };
+    message.to_client(&embedded, &way)
 }
 
 /// Where a packet for a backend came from, and where it went.
@@ -68,7 +72,21 @@ fn way_to_client<F: Icmp>(embedded: &Embedded<F>) -> Option<WayToClient> {
     Some(WayToClient { client: back.flow.client, vip, backend: back.backend })
 }
 
-impl<F: Icmp> Message<'_, F> {
+impl<'a, F: Icmp> Message<'a, F> {
+    /// The quoted packet, with its ports if it has any.
+    #[inline(always)]
+    fn quoted(&self) -> Option<(Datagram<'a, F>, Option<Embedded<'a, F>>)> {
+        let Self { packet, link, datagram } = *self;
+        let offset = datagram.payload.offset + size_of::<Header>();
+        let quoted = parse::quoted::<F>(packet, offset)?;
+        let end = link.length() + datagram.network.total_length() as usize;
+        if quoted.source() != datagram.destination() {
+            return None;
+        }
+        let embedded = embedded::read(packet, offset, &quoted, end);
+        Some((quoted, embedded))
+    }
+
     /// The quoted packet is from a VIP: its backend made it.
     #[inline(always)]
     fn to_backend(&self, embedded: &Embedded<F>, listener: &Found) -> Result<Verdict, DropReason> {

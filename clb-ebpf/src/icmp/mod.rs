@@ -8,6 +8,7 @@ pub mod too_big;
 use clb_common::{Address, DropReason};
 use network_types::icmp::Icmpv4Hdr;
 
+pub use self::error::forward_to_client;
 use crate::{family::Family, link::Link, packet::Packet, parse::Datagram, verdict::Verdict};
 
 /// The first eight bytes, alike in both versions: type, code, checksum, and four bytes that depend on them.

@@ -168,9 +168,13 @@ impl Model {
     fn tunnelled(&self, packet: &Packet, bytes: &[u8], backend: IpAddr, shim: usize, hash: u32) -> Vec<u8> {
         let ip = &packet.ip;
         let inside = if ip.source.is_ipv4() { 4 } else { 41 };
-        // RFC 2003, section 3.1: DF is copied. Routers do not fragment IPv6 (RFC 4213, section 3.2.2).
+        // RFC 2003, section 3.1: DF is copied; and set around a fragment, whose identification another one has, too. Routers
+        // do not fragment IPv6 (RFC 4213, section 3.2.2).
         let fragmentation = match ip.source {
-            IpAddr::V4(_) => [bytes[ip.at + 4], bytes[ip.at + 5], bytes[ip.at + 6] & 0x40, 0],
+            IpAddr::V4(_) => {
+                let dont_fragment = if ip.fragment.is_some() { 0x40 } else { bytes[ip.at + 6] & 0x40 };
+                [bytes[ip.at + 4], bytes[ip.at + 5], dont_fragment, 0]
+            }
             IpAddr::V6(_) => [0, 0, 0x40, 0],
         };
         let source = self.tunnel_source(backend, hash);
