@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+pub mod health;
 pub mod network;
 pub mod prefix;
 pub mod slots;

@@ -210,7 +210,11 @@ fn defaults_are_as_the_table_says() {
     }
     let of_type = |keys: &str, kind: &str, protocol: &str| {
         let check = format!("port: 80\n    health_check: {{type: {kind}{keys}}}\n");
-        config(&MINIMAL.replacen("port: 80\n", &check, 1).replacen("protocol: tcp", &format!("protocol: {protocol}"), 1))
+        config(&MINIMAL.replacen("port: 80\n", &check, 1).replacen(
+            "protocol: tcp",
+            &format!("protocol: {protocol}"),
+            1,
+        ))
     };
     for (name, kind, protocol) in
         [("method", "http", "tcp"), ("path", "http", "tcp"), ("status", "http", "tcp"), ("send", "udp", "udp")]

@@ -196,7 +196,10 @@ impl FromStr for Payload {
                 Some('0') => 0,
                 Some(character @ ('\\' | '\'' | '"')) => character as u8,
                 Some('x') => {
-                    let digits = characters.as_str().get(..2).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+                    let digits = characters
+                        .as_str()
+                        .get(..2)
+                        .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
                     let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
                     let Some(byte) = byte else { return Err(NotAPayload::Escape(escape.chars().take(3).collect())) };
                     characters = characters.as_str()[2..].chars();
@@ -271,7 +274,9 @@ mod tests {
             status: Statuses { first: 200, last: 204 },
         };
         let udp = UdpCheck { send: Payload(b"\xff\0".into()), expect: Some(Payload(b"ok".into())) };
-        for kind in [HealthCheckKind::Tcp, HealthCheckKind::Icmp, HealthCheckKind::Http(http), HealthCheckKind::Udp(udp)] {
+        for kind in
+            [HealthCheckKind::Tcp, HealthCheckKind::Icmp, HealthCheckKind::Http(http), HealthCheckKind::Udp(udp)]
+        {
             let seconds = Duration::from_secs;
             let check = HealthCheck { kind, interval: seconds(5), timeout: seconds(2), healthy: 2, unhealthy: 3 };
             let json = serde_json::to_string(&check).expect("JSON");

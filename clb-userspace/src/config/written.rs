@@ -11,8 +11,8 @@ use serde_yaml::Number;
 use super::{
     cloud::Role,
     document::{Node, shortened},
-    keys::{self, DRAINS, FLOWS, IDLE_TIMEOUTS, INTERVALS, PORTS, SLOT_TABLE_SIZES, THRESHOLDS, TIMEOUTS, WEIGHTS},
     health_check::{CheckType, HttpMethod, Statuses},
+    keys::{self, DRAINS, FLOWS, IDLE_TIMEOUTS, INTERVALS, PORTS, SLOT_TABLE_SIZES, THRESHOLDS, TIMEOUTS, WEIGHTS},
     model::{Affinity, Forwarding, OnUnhealthy},
     problem::{Code, Collected, Place, Problem},
     reader::{

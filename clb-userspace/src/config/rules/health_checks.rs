@@ -108,7 +108,8 @@ fn asked(kind: CheckType, check: &written::HealthCheck<'_>, problems: &mut Colle
             let path = valid(check.path, problems, |path| {
                 let is_path = path.starts_with('/') && !path.contains('#') && path.parse::<PathAndQuery>().is_ok();
                 (!is_path).then(|| {
-                    let help = "begin it with `/`, and write other characters than letters and digits as in a URL: `%20`";
+                    let help =
+                        "begin it with `/`, and write other characters than letters and digits as in a URL: `%20`";
                     (format!("`{}` is no path", shortened(path)), help)
                 })
             });
@@ -139,7 +140,8 @@ fn asked(kind: CheckType, check: &written::HealthCheck<'_>, problems: &mut Colle
 fn payload(field: Field<&str>, problems: &mut Collected) -> Option<Option<Payload>> {
     let text = valid(field, problems, |text| {
         let problem = text.parse::<Payload>().err()?;
-        let help = "write at most 512 bytes, and `\\xHH` for a byte, `\\n` for the end of a line, `\\\\` for a backslash";
+        let help =
+            "write at most 512 bytes, and `\\xHH` for a byte, `\\n` for the end of a line, `\\\\` for a backslash";
         Some((format!("this payload cannot be sent: {problem}"), help))
     });
     text.map(|text| text.and_then(|text| text.parse().ok()))

@@ -1,0 +1,118 @@
+//! From answers to a verdict: counts in a row, and a hold for a backend that keeps changing its mind. No I/O.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, SystemTime},
+};
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::Cause;
+use crate::config::HealthCheck;
+
+/// What is known of a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Not enough answers yet, or no checks: it counts as healthy.
+    #[default]
+    Unknown,
+    /// It answers.
+    Healthy,
+    /// It does not, or is held back for flapping.
+    Unhealthy,
+}
+
+/// The state of one check.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct State {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// When it last changed.
+    pub since: Option<SystemTime>,
+    /// Why the last check that failed did.
+    pub cause: Option<String>,
+    /// Whether it stays unhealthy for changing too often.
+    pub is_flapping: bool,
+    /// How often the verdict changed.
+    pub flaps: u64,
+    /// How long the last check took.
+    pub last: Option<Duration>,
+    #[serde(skip)]
+    row: u8,
+    #[serde(skip)]
+    row_is_good: bool,
+    #[serde(skip)]
+    changes: VecDeque<Instant>,
+    #[serde(skip)]
+    holds: u32,
+    #[serde(skip)]
+    held_until: Option<Instant>,
+}
+
+/// More changes than this within [`WINDOW`] are flapping.
+const MAX_CHANGES: usize = 5;
+const WINDOW: Duration = Duration::from_secs(300);
+/// The first hold; each further one is twice as long, up to [`MAX_HOLD`].
+const FIRST_HOLD: Duration = Duration::from_secs(30);
+const MAX_HOLD: Duration = Duration::from_secs(600);
+
+impl State {
+    /// Takes an answer; whether the verdict changed in what it means for traffic.
+    pub(super) fn note(
+        &mut self,
+        answer: &Result<(), Cause>,
+        check: &HealthCheck,
+        now: Instant,
+        took: Duration,
+    ) -> bool {
+        self.last = Some(took);
+        let is_good = answer.is_ok();
+        self.row = if is_good == self.row_is_good { self.row.saturating_add(1) } else { 1 };
+        self.row_is_good = is_good;
+        if let Err(Cause(cause)) = answer {
+            self.cause = Some(cause.clone());
+        }
+        match self.verdict {
+            Verdict::Unknown if is_good && self.row >= check.healthy => {
+                self.verdict = Verdict::Healthy;
+                self.since = Some(SystemTime::now());
+                self.cause = None;
+                false
+            }
+            Verdict::Unknown | Verdict::Healthy if !is_good && self.row >= check.unhealthy => {
+                self.change(Verdict::Unhealthy, now);
+                if self.changes.len() > MAX_CHANGES {
+                    let hold = FIRST_HOLD.saturating_mul(1 << self.holds.min(8)).min(MAX_HOLD);
+                    self.holds += 1;
+                    self.held_until = Some(now + hold);
+                    self.is_flapping = true;
+                } else {
+                    self.holds = 0;
+                }
+                true
+            }
+            Verdict::Unhealthy
+                if is_good && self.row >= check.healthy && self.held_until.is_none_or(|end| now >= end) =>
+            {
+                self.change(Verdict::Healthy, now);
+                self.held_until = None;
+                self.is_flapping = false;
+                self.cause = None;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn change(&mut self, verdict: Verdict, now: Instant) {
+        self.verdict = verdict;
+        self.since = Some(SystemTime::now());
+        self.flaps += 1;
+        self.changes.push_back(now);
+        while self.changes.front().is_some_and(|&change| now - change > WINDOW) {
+            self.changes.pop_front();
+        }
+    }
+}
