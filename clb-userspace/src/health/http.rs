@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{Cause, tcp};
+use super::{Failure, bad, tcp};
 use crate::config::{HttpCheck, HttpMethod};
 
 /// Asks, and judges the status.
-pub async fn check(backend: SocketAddr, asked: &HttpCheck) -> Result<(), Cause> {
+pub async fn check(backend: SocketAddr, asked: &HttpCheck) -> Result<(), Failure> {
     let mut stream = tcp::check(backend).await?;
     let method = match asked.method {
         HttpMethod::Get => "GET",
@@ -22,22 +22,24 @@ pub async fn check(backend: SocketAddr, asked: &HttpCheck) -> Result<(), Cause> 
     loop {
         let room = MAX_HEAD - head.len();
         if room == 0 {
-            return Err(Cause(format!("no end of the HTTP head within {MAX_HEAD} bytes")));
+            return Err(bad(format!("no end of the HTTP head within {MAX_HEAD} bytes")));
         }
         if (&mut stream).take(room as u64).read_buf(&mut head).await? == 0 {
-            return Err(Cause("the connection was closed before an HTTP status".into()));
+            return Err(bad("the connection was closed before an HTTP status"));
         }
         let mut headers = [httparse::EMPTY_HEADER; 128];
         let mut response = httparse::Response::new(&mut headers);
-        if response.parse(&head).is_err() {
-            return Err(Cause("the answer is not HTTP/1".into()));
-        }
+        let parsed = response.parse(&head);
+        // What follows the status is not judged.
         if let Some(status) = response.code
             && response.reason.is_some()
         {
             let expected = asked.status;
             let is_good = expected.contains(status);
-            return if is_good { Ok(()) } else { Err(Cause(format!("HTTP status {status}, expected {expected}"))) };
+            return if is_good { Ok(()) } else { Err(bad(format!("HTTP status {status}, expected {expected}"))) };
+        }
+        if parsed.is_err() {
+            return Err(bad("the answer is not HTTP/1"));
         }
     }
 }

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpStream;
 
-use super::Cause;
+use super::Failure;
 
 /// Connects.
-pub async fn check(backend: SocketAddr) -> Result<TcpStream, Cause> {
+pub async fn check(backend: SocketAddr) -> Result<TcpStream, Failure> {
     Ok(TcpStream::connect(backend).await?)
 }

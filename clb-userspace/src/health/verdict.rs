@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::Cause;
+use super::Failure;
 use crate::config::HealthCheck;
 
 /// What is known of a backend.
@@ -37,6 +37,8 @@ pub struct State {
     pub is_flapping: bool,
     /// How often the verdict changed.
     pub flaps: u64,
+    /// Why the last check could not be made, which says nothing of the backend.
+    pub not_asked: Option<String>,
     /// How long the last check took.
     pub last: Option<Duration>,
     #[serde(skip)]
@@ -48,61 +50,83 @@ pub struct State {
     #[serde(skip)]
     holds: u32,
     #[serde(skip)]
+    recovered: Option<Instant>,
+    #[serde(skip)]
     held_until: Option<Instant>,
 }
 
 /// More changes than this within [`WINDOW`] are flapping.
 const MAX_CHANGES: usize = 5;
 const WINDOW: Duration = Duration::from_secs(300);
-/// The first hold; each further one is twice as long, up to [`MAX_HOLD`].
+/// The first hold; each further one is twice as long, up to [`MAX_HOLD`], until the backend was healthy for a whole [`WINDOW`].
 const FIRST_HOLD: Duration = Duration::from_secs(30);
 const MAX_HOLD: Duration = Duration::from_secs(600);
 
 impl State {
-    /// Takes an answer; whether the verdict changed in what it means for traffic.
+    /// Takes an answer; whether the verdict changed in what it means for traffic. A check that could not be made changes
+    /// nothing, not even the row.
     pub(super) fn note(
         &mut self,
-        answer: &Result<(), Cause>,
+        answer: &Result<(), Failure>,
         check: &HealthCheck,
         now: Instant,
         took: Duration,
     ) -> bool {
+        let is_good = match answer {
+            Err(Failure::Own(problem)) => {
+                self.not_asked = Some(problem.clone());
+                return false;
+            }
+            Err(Failure::Backend(cause)) => {
+                self.cause = Some(cause.clone());
+                false
+            }
+            Ok(()) => {
+                if self.verdict != Verdict::Unhealthy {
+                    self.cause = None;
+                }
+                true
+            }
+        };
+        self.not_asked = None;
         self.last = Some(took);
-        let is_good = answer.is_ok();
         self.row = if is_good == self.row_is_good { self.row.saturating_add(1) } else { 1 };
         self.row_is_good = is_good;
-        if let Err(Cause(cause)) = answer {
-            self.cause = Some(cause.clone());
-        }
         match self.verdict {
             Verdict::Unknown if is_good && self.row >= check.healthy => {
                 self.verdict = Verdict::Healthy;
                 self.since = Some(SystemTime::now());
-                self.cause = None;
                 false
             }
             Verdict::Unknown | Verdict::Healthy if !is_good && self.row >= check.unhealthy => {
                 self.change(Verdict::Unhealthy, now);
-                if self.changes.len() > MAX_CHANGES {
-                    let hold = FIRST_HOLD.saturating_mul(1 << self.holds.min(8)).min(MAX_HOLD);
-                    self.holds += 1;
-                    self.held_until = Some(now + hold);
-                    self.is_flapping = true;
-                } else {
-                    self.holds = 0;
-                }
+                self.hold(now);
                 true
             }
             Verdict::Unhealthy
                 if is_good && self.row >= check.healthy && self.held_until.is_none_or(|end| now >= end) =>
             {
                 self.change(Verdict::Healthy, now);
+                self.recovered = Some(now);
                 self.held_until = None;
                 self.is_flapping = false;
                 self.cause = None;
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Holds a backend back that just failed, if it changes too often or did so a short while ago.
+    fn hold(&mut self, now: Instant) {
+        if self.recovered.is_none_or(|recovered| now - recovered > WINDOW) {
+            self.holds = 0;
+        }
+        if self.holds > 0 || self.changes.len() > MAX_CHANGES {
+            let hold = FIRST_HOLD.saturating_mul(1 << self.holds.min(8)).min(MAX_HOLD);
+            self.holds = self.holds.saturating_add(1);
+            self.held_until = Some(now + hold);
+            self.is_flapping = true;
         }
     }
 
