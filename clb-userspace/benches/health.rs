@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clb_userspace::{config::load, health::Health};
+use clb_userspace::{config::{Backend, load}, health::Health};
 use nix::sys::{
     resource::{UsageWho, getrusage},
     time::TimeValLike as _,
@@ -32,15 +32,22 @@ fn main() {
     BufReader::new(output).read_line(&mut port).expect("its port");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("an event loop");
     for kind in ["tcp", "http"] {
-        runtime.block_on(measure(kind, port.trim()));
+        runtime.block_on(measure(kind, port.trim().parse().expect("a port")));
     }
     server.kill().expect("end the servers");
     server.wait().expect("their end");
 }
 
-async fn measure(kind: &str, port: &str) {
-    let text = file(kind, port);
-    let config = load("bench.yaml", text.as_bytes()).map_err(|problems| problems.to_string()).expect("a valid file").config;
+async fn measure(kind: &str, port: u16) {
+    let check = format!("protocol: tcp\n    health_check: {{type: {kind}}}\n");
+    let text = include_str!("../../config/minimal-nat.yaml").replacen("protocol: tcp\n", &check, 1);
+    let loaded = load("bench.yaml", text.as_bytes());
+    let mut config = loaded.map_err(|problems| problems.to_string()).expect("a valid file").config;
+    let listener = &mut config.listeners[0];
+    let backend = listener.backends[0].clone();
+    let addresses = (0..BACKENDS).map(|number| Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 0).to_bits() + number));
+    listener.backends =
+        addresses.map(|address| Backend { address: address.into(), port, ..backend.clone() }).collect();
     let health = Health::start(&config);
     // The first turn is not of interest: it grows the tables.
     tokio::time::sleep(INTERVAL).await;

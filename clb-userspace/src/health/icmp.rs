@@ -152,3 +152,17 @@ fn reply(from: IpAddr, packet: &[u8]) -> Option<u16> {
         }
     }
 }
+
+#[cfg(test)]
+impl Echoes {
+    /// As without the privilege to open sockets.
+    pub fn closed() -> Self {
+        let none = || Err(io::ErrorKind::PermissionDenied.into());
+        Self { id: 0, next: AtomicU16::new(0), waiting: Waiting::default(), v4: none(), v6: none() }
+    }
+
+    /// Whether no check waits.
+    pub fn is_idle(&self) -> bool {
+        lock(&self.waiting).is_empty()
+    }
+}

@@ -140,3 +140,86 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::{super::bad, *};
+    use crate::config::HealthCheckKind;
+
+    const CHECK: HealthCheck = HealthCheck {
+        kind: HealthCheckKind::Tcp,
+        interval: Duration::from_secs(5),
+        timeout: Duration::from_secs(2),
+        healthy: 2,
+        unhealthy: 3,
+    };
+
+    /// One interval later: `+` a good answer, `-` a bad one, `?` none that the agent could ask for.
+    async fn next(state: &mut State, answer: char) -> bool {
+        advance(CHECK.interval).await;
+        let answer = match answer {
+            '+' => Ok(()),
+            '-' => Err(bad("connection refused")),
+            _ => Err(Failure::Own("too many open files".into())),
+        };
+        state.note(&answer, &CHECK, Instant::now(), Duration::ZERO)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rise_and_fall() {
+        use Verdict::{Healthy, Unhealthy, Unknown};
+        let cases = [
+            ("nothing yet", "", Unknown, 0, None),
+            ("one short of healthy", "+", Unknown, 0, None),
+            ("healthy", "++", Healthy, 0, None),
+            ("one short of unhealthy", "++--", Healthy, 0, Some("connection refused")),
+            ("a good answer takes the cause with it", "++--+", Healthy, 0, None),
+            ("rows begin anew", "++--+--", Healthy, 0, Some("connection refused")),
+            ("unhealthy", "++---", Unhealthy, 1, Some("connection refused")),
+            ("unhealthy from the start", "---", Unhealthy, 1, Some("connection refused")),
+            ("the cause stays until it is healthy", "---+", Unhealthy, 1, Some("connection refused")),
+            ("healthy again", "---++", Healthy, 2, None),
+            ("trouble of the agent changes nothing", "++????????", Healthy, 0, None),
+            ("trouble of the agent heals nothing", "---????????", Unhealthy, 1, Some("connection refused")),
+            ("trouble of the agent interrupts no row", "++--?-", Unhealthy, 1, Some("connection refused")),
+        ];
+        for (name, answers, verdict, flaps, cause) in cases {
+            let mut state = State::default();
+            for answer in answers.chars() {
+                next(&mut state, answer).await;
+            }
+            assert_eq!((state.verdict, state.flaps, state.cause.as_deref()), (verdict, flaps, cause), "{name}");
+            assert_eq!(state.not_asked.is_some(), answers.ends_with('?'), "{name}");
+        }
+    }
+
+    /// Fails until unhealthy, then answers until healthy; how long it was unhealthy.
+    async fn flap(state: &mut State) -> Duration {
+        while state.verdict != Verdict::Unhealthy {
+            next(state, '-').await;
+        }
+        let begin = Instant::now();
+        while state.verdict == Verdict::Unhealthy {
+            next(state, '+').await;
+        }
+        assert!(!state.is_flapping);
+        begin.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn flapping_is_held_back_ever_longer_until_it_ends() {
+        let mut state = State::default();
+        let mut away = Vec::new();
+        for _ in 0..10 {
+            away.push(flap(&mut state).await.as_secs());
+        }
+        assert_eq!(away, [10, 10, 10, 30, 60, 120, 240, 480, 600, 600]);
+        let begin = Instant::now();
+        while begin.elapsed() <= WINDOW {
+            assert!(!next(&mut state, '+').await);
+        }
+        assert_eq!(flap(&mut state).await.as_secs(), 10, "after a steady while");
+    }
+}
