@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clb_userspace::{config::{Backend, load}, health::Health};
+use clb_userspace::{
+    config::{Backend, load},
+    health::Health,
+};
 use nix::sys::{
     resource::{UsageWho, getrusage},
     time::TimeValLike as _,
@@ -19,7 +22,7 @@ use nix::sys::{
 
 const BACKENDS: u32 = 10_000;
 const INTERVAL: Duration = Duration::from_secs(5);
-const TURNS: u32 = 4;
+const TURNS: u32 = 3;
 
 fn main() {
     if env::args().any(|argument| argument == "serve") {
@@ -46,15 +49,18 @@ async fn measure(kind: &str, port: u16) {
     let listener = &mut config.listeners[0];
     let backend = listener.backends[0].clone();
     let addresses = (0..BACKENDS).map(|number| Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 0).to_bits() + number));
-    listener.backends =
-        addresses.map(|address| Backend { address: address.into(), port, ..backend.clone() }).collect();
+    listener.backends = addresses.map(|address| Backend { address: address.into(), port, ..backend.clone() }).collect();
     let health = Health::start(&config);
     // The first turn is not of interest: it grows the tables.
     tokio::time::sleep(INTERVAL).await;
     let (begin, before) = (Instant::now(), spent());
     tokio::time::sleep(INTERVAL * TURNS).await;
     let share = (spent() - before).as_secs_f64() / begin.elapsed().as_secs_f64();
-    println!("{BACKENDS} backends, {kind}, every {INTERVAL:?}: {:.1} % of a core, {:?}", share * 100.0, health.counts());
+    println!(
+        "{BACKENDS} backends, {kind}, every {INTERVAL:?}: {:.1} % of a core, {:?}",
+        share * 100.0,
+        health.counts()
+    );
 }
 
 fn spent() -> Duration {
