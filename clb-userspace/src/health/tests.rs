@@ -18,8 +18,12 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::{Echoes, Failure, ask, bad, icmp};
-use crate::config::{HealthCheck, HealthCheckKind, HttpCheck, HttpMethod, Statuses, UdpCheck};
+use super::{Counts, Echoes, Failure, Health, Verdict, ask, bad};
+use crate::{
+    config::{HealthCheck, HealthCheckKind, HttpCheck, HttpMethod, Statuses, UdpCheck, load},
+    dataplane::ListenerId,
+    slots::BackendId,
+};
 
 /// Silence is waited for; anything else is there far sooner than the patience for it ends.
 const SHORT: Duration = Duration::from_millis(200);
@@ -247,9 +251,43 @@ fn trouble_of_the_agent_is_not_the_backends() {
 
 #[tokio::test]
 async fn without_its_socket_an_icmp_check_is_not_made() {
-    let echoes = icmp::Echoes::closed();
+    let echoes = Echoes::closed();
     let check = check(HealthCheckKind::Icmp, LONG);
     for backend in [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), (Ipv6Addr::LOCALHOST, 0).into()] {
         assert!(matches!(ask(backend, &check, &echoes).await, Err(Failure::Own(_))), "{backend}");
     }
+}
+
+#[tokio::test]
+async fn verdicts_follow_the_backend_and_stay_through_a_reload() {
+    let text = include_str!("../../../config/minimal-nat.yaml");
+    let mut config = load("clb.yaml", text.as_bytes()).expect("a valid file").config;
+    let backend = nobody().await;
+    let listener = &mut config.listeners[0];
+    let (interval, timeout) = (Duration::from_millis(10), LONG);
+    listener.health_check = Some(HealthCheck { interval, ..check(HealthCheckKind::Tcp, timeout) });
+    listener.backends.truncate(1);
+    (listener.backends[0].address, listener.backends[0].port) = (backend.ip(), backend.port());
+    let id = ListenerId { vip: listener.vip, protocol: listener.protocol, port: listener.port };
+    let backend_id = BackendId { address: backend.ip(), port: backend.port() };
+
+    let mut health = Health::start(&config);
+    assert_eq!(health.verdict(id, backend_id), Verdict::Unknown);
+    tokio::time::timeout(LONG, health.changed()).await.expect("a verdict");
+    let state = health.state(id, backend_id).expect("it is checked");
+    assert_eq!((state.verdict, state.cause.as_deref()), (Verdict::Unhealthy, Some("connection refused")));
+    assert_eq!(health.counts(), Counts { to_unhealthy: 1, ..Counts::default() });
+
+    health.follow(&config);
+    assert_eq!(health.verdict(id, backend_id), Verdict::Unhealthy, "after a reload");
+
+    let _server = TcpListener::bind(backend).await.unwrap();
+    tokio::time::timeout(LONG, health.changed()).await.expect("another verdict");
+    let state = health.state(id, backend_id).expect("it is checked");
+    assert_eq!((state.verdict, state.cause), (Verdict::Healthy, None));
+    assert_eq!(health.counts(), Counts { to_healthy: 1, to_unhealthy: 1, not_asked: 0 });
+
+    config.listeners.clear();
+    health.follow(&config);
+    assert!(health.state(id, backend_id).is_none(), "it is checked no longer");
 }
