@@ -245,7 +245,8 @@ mod tests {
 
     #[test]
     fn payloads_are_read_and_written_back() {
-        let cases: [(&str, &str, Result<&[u8], NotAPayload>); 8] = [
+        type Wanted = Result<&'static [u8], NotAPayload>;
+        let cases: [(&str, &str, Wanted); 8] = [
             ("plain text", "PING", Ok(b"PING")),
             ("every escape", r#"\n\r\t\0\\\'\"\x00\xfF"#, Ok(b"\n\r\t\0\\'\"\0\xff")),
             ("UTF-8", "é", Ok("é".as_bytes())),

@@ -57,10 +57,10 @@ pub struct State {
 
 /// More changes than this within [`WINDOW`] are flapping.
 const MAX_CHANGES: usize = 5;
-const WINDOW: Duration = Duration::from_secs(300);
+const WINDOW: Duration = Duration::from_mins(5);
 /// The first hold; each further one is twice as long, up to [`MAX_HOLD`], until the backend was healthy for a whole [`WINDOW`].
 const FIRST_HOLD: Duration = Duration::from_secs(30);
-const MAX_HOLD: Duration = Duration::from_secs(600);
+const MAX_HOLD: Duration = Duration::from_mins(10);
 
 impl State {
     /// Takes an answer; whether the verdict changed in what it means for traffic. A check that could not be made changes

@@ -119,7 +119,7 @@ fn asked(kind: CheckType, check: &written::HealthCheck<'_>, problems: &mut Colle
                     (format!("`{}` is no host", shortened(host)), "write a name such as `shop.example`, or an address")
                 })
             });
-            let (path, host) = (path?, host?);
+            let (path, host) = (path.ok()?, host.ok()?);
             Some(HealthCheckKind::Http(HttpCheck {
                 method: check.method.or_default()?,
                 path: path.unwrap_or(DEFAULT_PATH).into(),
@@ -130,14 +130,14 @@ fn asked(kind: CheckType, check: &written::HealthCheck<'_>, problems: &mut Colle
         CheckType::Udp => {
             let send = payload(check.send, problems);
             let expect = payload(check.expect, problems);
-            let (send, expect) = (send?, expect?);
+            let (send, expect) = (send.ok()?, expect.ok()?);
             Some(HealthCheckKind::Udp(UdpCheck { send: send.or_else(|| DEFAULT_PAYLOAD.parse().ok())?, expect }))
         }
     }
 }
 
-/// `None` if it is wrong; what was written, if something was.
-fn payload(field: Field<&str>, problems: &mut Collected) -> Option<Option<Payload>> {
+/// What was written, if something was.
+fn payload(field: Field<&str>, problems: &mut Collected) -> Result<Option<Payload>, Wrong> {
     let text = valid(field, problems, |text| {
         let problem = text.parse::<Payload>().err()?;
         let help =
@@ -152,15 +152,15 @@ fn valid<'t>(
     field: Field<&'t str>,
     problems: &mut Collected,
     problem: impl FnOnce(&str) -> Option<(String, &'static str)>,
-) -> Option<Option<&'t str>> {
+) -> Result<Option<&'t str>, Wrong> {
     match field {
-        Field::Absent => Some(None),
-        Field::Wrong => None,
+        Field::Absent => Ok(None),
+        Field::Wrong => Err(Wrong),
         Field::Given(Given { value, place }) => match problem(value) {
-            None => Some(Some(value)),
+            None => Ok(Some(value)),
             Some((message, help)) => {
                 problems.push(Problem::new(Code::HealthCheckRange, place, message, help));
-                None
+                Err(Wrong)
             }
         },
     }
