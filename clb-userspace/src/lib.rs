@@ -11,6 +11,7 @@ pub mod complaint;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+pub mod health;
 pub mod metrics;
 pub mod network;
 pub mod prefix;

@@ -466,12 +466,12 @@ fn a_file_means_what_it_says_and_defaults_are_the_promised_ones() {
         healthy: 3,
         unhealthy: 3,
     };
-    assert_eq!((web.slots, web.health_check), (16381, Some(check)));
+    assert_eq!((web.slots, web.health_check.as_ref()), (16381, Some(&check)));
     let dns = full.listeners.iter().find(|listener| listener.name == "dns").expect("the listener");
     let check = HealthCheck { kind: HealthCheckKind::Icmp, ..check };
     assert_eq!(
-        (dns.affinity, dns.on_unhealthy, dns.health_check),
-        (Affinity::ClientIp, OnUnhealthy::Keep, Some(check))
+        (dns.affinity, dns.on_unhealthy, dns.health_check.as_ref()),
+        (Affinity::ClientIp, OnUnhealthy::Keep, Some(&check))
     );
 }
 

@@ -153,6 +153,7 @@ fn described(value: &Value) -> String {
         Value::Number(range) => format!("whole number, {} to {}", range.start(), range.end()),
         Value::OneOfNumbers(numbers) => words(numbers.iter().map(ToString::to_string).collect()),
         Value::OneOf(choices) => words(choices.iter().map(ToString::to_string).collect()),
+        Value::Statuses => "HTTP status, or two with a dash".into(),
         Value::Time(range) => format!("duration, {} to {}", Seconds(*range.start()), Seconds(*range.end())),
         Value::Mapping(_) => "mapping".into(),
         Value::List(_) => "list".into(),
@@ -245,6 +246,20 @@ fn defaults_are_as_the_table_says() {
     for (name, from, to) in cases {
         assert!(checked.contains(from), "{name}");
         assert_eq!(config(&checked.replacen(from, &to, 1)), config(&without), "{name}");
+    }
+    let of_type = |keys: &str, kind: &str, protocol: &str| {
+        let check = format!("port: 80\n    health_check: {{type: {kind}{keys}}}\n");
+        config(&MINIMAL.replacen("port: 80\n", &check, 1).replacen(
+            "protocol: tcp",
+            &format!("protocol: {protocol}"),
+            1,
+        ))
+    };
+    for (name, kind, protocol) in
+        [("method", "http", "tcp"), ("path", "http", "tcp"), ("status", "http", "tcp"), ("send", "udp", "udp")]
+    {
+        let written = of_type(&format!(", {}", default(&HEALTH_CHECK, name)), kind, protocol);
+        assert_eq!(written, of_type("", kind, protocol), "{name}");
     }
     for name in ["drain", "idle_timeout"] {
         let Absence::Said(words) = key(&LISTENER, name).default else { panic!("{name} has one default") };

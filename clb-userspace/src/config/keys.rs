@@ -7,7 +7,7 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use self::{
     Absence::{Is, Required, Said},
-    Value::{Address, Addresses, List, Mapping, Number, OneOf, OneOfNumbers, Prefixes, Text, Texts, Time},
+    Value::{Address, Addresses, List, Mapping, Number, OneOf, OneOfNumbers, Prefixes, Statuses, Text, Texts, Time},
 };
 
 /// A mapping of the file.
@@ -51,6 +51,8 @@ pub enum Value {
     OneOfNumbers(&'static [u32]),
     /// One of these words.
     OneOf(&'static [&'static str]),
+    /// An HTTP status, or the first and the last of several.
+    Statuses,
     /// A time with its unit.
     Time(RangeInclusive<Duration>),
     /// A mapping.
@@ -163,6 +165,15 @@ section! { "How backends are checked." HEALTH_CHECK:
     "timeout" Time(TIMEOUTS), Is("2s"), "How long an answer may take; below the interval.";
     "healthy" Number(THRESHOLDS), Is("3"), "So many good answers in a row make a backend healthy.";
     "unhealthy" Number(THRESHOLDS), Is("3"), "So many failures in a row make it unhealthy.";
+    "method" OneOf(&["GET", "HEAD"]), Is("GET"), "`http`: the request's method.";
+    "path" Text, Is("/"), "`http`: what is asked for, with the query if there is one.";
+    "host" Text, Said("the backend's address and port"), "`http`: the `Host` header.";
+    "status" Statuses, Is("200-399"), "`http`: the good statuses, `200` or `200-399`. Redirections are not followed.";
+    "send" Text, Is("clb"),
+        "`udp`: the datagram, at most 512 bytes, with the escapes `\\n`, `\\r`, `\\t`, `\\0`, `\\\\` and `\\xHH`. In quotes, let \
+         them be single ones.";
+    "expect" Text, Said("any answer is good, and so is silence"),
+        "`udp`: what the answer contains, written as `send`. Silence and other answers are then failures.";
 }
 
 section! { "A backend: exactly one of `cvm` and `eni`." BACKEND:

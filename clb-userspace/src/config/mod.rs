@@ -7,6 +7,7 @@
 mod as_written;
 mod cloud;
 mod document;
+mod health_check;
 pub mod keys;
 mod lines;
 mod model;
@@ -30,10 +31,8 @@ use xxhash_rust::xxh3::xxh3_128;
 pub use self::{
     cloud::{Cvm, Eni, Role},
     document::MAX_FILE_BYTES,
-    model::{
-        Affinity, Backend, BackendKind, Config, Forwarding, HealthCheck, HealthCheckKind, Listener, OnUnhealthy,
-        TunnelSources,
-    },
+    health_check::{HealthCheck, HealthCheckKind, HttpCheck, HttpMethod, Payload, Statuses, UdpCheck},
+    model::{Affinity, Backend, BackendKind, Config, Forwarding, Listener, OnUnhealthy, TunnelSources},
     nearest::nearest,
     problem::{Code, Severity},
     reader::Seconds,

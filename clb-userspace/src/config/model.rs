@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     as_written,
     cloud::{Cvm, Eni},
+    health_check::HealthCheck,
 };
 use crate::prefix::Prefix;
 
@@ -141,38 +142,6 @@ pub enum OnUnhealthy {
     Move,
     /// They stay, as in a drain.
     Keep,
-}
-
-/// How the backends of a listener are checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HealthCheck {
-    /// What is asked.
-    #[serde(rename = "type")]
-    pub kind: HealthCheckKind,
-    /// From one check to the next.
-    #[serde(with = "as_written::duration")]
-    pub interval: Duration,
-    /// How long an answer may take.
-    #[serde(with = "as_written::duration")]
-    pub timeout: Duration,
-    /// So many good answers in a row make a backend healthy.
-    pub healthy: u8,
-    /// So many failures in a row make it unhealthy.
-    pub unhealthy: u8,
-}
-
-/// What a health check asks of a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HealthCheckKind {
-    /// A TCP connection.
-    Tcp,
-    /// An HTTP response.
-    Http,
-    /// No ICMP error after a UDP datagram.
-    Udp,
-    /// An ICMP echo reply.
-    Icmp,
 }
 
 /// One bound target of a listener.

@@ -5,6 +5,7 @@
 mod bindings;
 mod candidates;
 mod changes;
+mod health_checks;
 mod listeners;
 mod sources;
 mod topology;

@@ -49,6 +49,9 @@ fn property(Key { value, default, meaning, .. }: &Key) -> Json {
         Value::Number(range) => json!({"type": "integer", "minimum": range.start(), "maximum": range.end()}),
         Value::OneOfNumbers(numbers) => json!({"enum": numbers}),
         Value::OneOf(words) => json!({"enum": words}),
+        Value::Statuses => json!({
+            "type": ["string", "integer"], "pattern": "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$", "minimum": 100, "maximum": 599
+        }),
         Value::Time(_) => json!({"type": "string", "pattern": "^[0-9]+(ms|s|m|h)$"}),
         Value::Mapping(section) => mapping(section),
         Value::List(section) => json!({"type": "array", "items": mapping(section)}),
@@ -74,7 +77,9 @@ fn or_null(mut schema: Json) -> Json {
     if let Some(Json::Array(values)) = schema.get_mut("enum") {
         values.push(Json::Null);
     } else if let Some(name) = schema.get("type").cloned() {
-        schema["type"] = json!([name, "null"]);
+        let mut names = if let Json::Array(names) = name { names } else { vec![name] };
+        names.push(json!("null"));
+        schema["type"] = json!(names);
     }
     schema
 }

@@ -11,8 +11,9 @@ use serde_yaml::Number;
 use super::{
     cloud::Role,
     document::{Node, shortened},
+    health_check::{CheckType, HttpMethod, Statuses},
     keys::{self, DRAINS, FLOWS, IDLE_TIMEOUTS, INTERVALS, PORTS, SLOT_TABLE_SIZES, THRESHOLDS, TIMEOUTS, WEIGHTS},
-    model::{Affinity, Forwarding, HealthCheckKind, OnUnhealthy},
+    model::{Affinity, Forwarding, OnUnhealthy},
     problem::{Code, Collected, Place, Problem},
     reader::{
         Fields, Leaf,
@@ -169,22 +170,28 @@ pub struct Listener<'t> {
     pub drain: Field<Duration>,
     pub idle_timeout: Field<Duration>,
     pub on_unhealthy: Field<OnUnhealthy>,
-    pub health_check: Field<HealthCheck>,
+    pub health_check: Field<HealthCheck<'t>>,
     pub backends: List<Backend<'t>>,
 }
 
 /// How backends are checked.
 #[derive(Clone, Copy, Debug)]
-pub struct HealthCheck {
+pub struct HealthCheck<'t> {
     pub kind: Field<CheckKind>,
     pub interval: Field<Duration>,
     pub timeout: Field<Duration>,
     pub healthy: Field<u8>,
     pub unhealthy: Field<u8>,
+    pub method: Field<HttpMethod>,
+    pub path: Field<&'t str>,
+    pub host: Field<&'t str>,
+    pub status: Field<Statuses>,
+    pub send: Field<&'t str>,
+    pub expect: Field<&'t str>,
 }
 
 /// The `type` of a health check; `None` is the word `none`.
-pub type CheckKind = Option<HealthCheckKind>;
+pub type CheckKind = Option<CheckType>;
 
 /// A backend.
 #[derive(Debug)]
@@ -365,7 +372,7 @@ fn slots(reader: &mut Reader<'_>, key: &'static str, node: &Node<'_>) -> Field<u
     Field::Wrong
 }
 
-fn health_check<'n>(reader: &mut Reader<'_>, _: &'static str, node: &'n Node<'n>) -> Field<HealthCheck> {
+fn health_check<'n>(reader: &mut Reader<'_>, _: &'static str, node: &'n Node<'n>) -> Field<HealthCheck<'n>> {
     let Some(fields) = reader.mapping("a health check", node, keys::HEALTH_CHECK.names) else { return Field::Wrong };
     let code = Code::HealthCheckRange;
     let threshold = |reader: &mut Reader<'_>, key, node| reader.number((code, THRESHOLDS), key, node);
@@ -377,6 +384,12 @@ fn health_check<'n>(reader: &mut Reader<'_>, _: &'static str, node: &'n Node<'n>
             .field(&fields, "timeout", Optional, |reader, key, node| reader.duration((code, TIMEOUTS), key, node)),
         healthy: reader.field(&fields, "healthy", Optional, threshold),
         unhealthy: reader.field(&fields, "unhealthy", Optional, threshold),
+        method: reader.field(&fields, "method", Optional, Reader::leaf),
+        path: reader.field(&fields, "path", Optional, Reader::text),
+        host: reader.field(&fields, "host", Optional, Reader::text),
+        status: reader.field(&fields, "status", Optional, Reader::leaf),
+        send: reader.field(&fields, "send", Optional, Reader::text),
+        expect: reader.field(&fields, "expect", Optional, Reader::text),
     };
     Field::Given(Given { value, place: fields.place })
 }
@@ -449,6 +462,14 @@ impl Leaf<'_> for Affinity {
 
 impl Leaf<'_> for OnUnhealthy {
     const EXPECTED: &'static str = "`move` or `keep`";
+}
+
+impl Leaf<'_> for HttpMethod {
+    const EXPECTED: &'static str = "`GET` or `HEAD`";
+}
+
+impl Leaf<'_> for Statuses {
+    const EXPECTED: &'static str = "a status, or the first and the last one: `200` or `200-399`";
 }
 
 impl Leaf<'_> for Role {

@@ -12,20 +12,17 @@ use clb_common::Protocol;
 use super::{
     super::{
         keys::SLOT_TABLE_SIZES,
-        model::{Backend, Forwarding, HealthCheck, HealthCheckKind, Listener},
+        model::{Backend, Forwarding, Listener},
         problem::{self, Code, Place, Problem},
-        reader::Seconds,
         written::{self, Field, File},
     },
     bindings::{Bound, bind},
+    health_checks,
     topology::{Found, Topology, unique},
 };
 
 const DEFAULT_SLOTS: u32 = 65537;
 const DEFAULT_WEIGHT: u8 = 10;
-const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
-const DEFAULT_THRESHOLD: u8 = 3;
 /// With fewer slots to a backend, shares are no longer close to weights.
 const SLOTS_PER_BACKEND: usize = 10;
 /// The cloud's default quotas.
@@ -78,9 +75,6 @@ struct Reported {
     slots: bool,
 }
 
-/// The value, or one that it needs, is wrong and reported.
-struct Wrong;
-
 /// What the backends of a listener have in common.
 struct Front<'f> {
     index: usize,
@@ -96,7 +90,7 @@ impl<'f> Checker<'_, 'f> {
         let is_duplicate = self.is_duplicate(listener);
         let forwarding = self.forwarding(listener);
         let slots = self.slots(listener);
-        let health_check = self.health_check(listener);
+        let health_check = health_checks::check(listener, self.problems);
         let backends = self.backends(&Front { index, listener, forwarding, is_duplicate });
         let protocol = listener.protocol.value()?;
         let (drain, idle_timeout) = match protocol {
@@ -195,48 +189,6 @@ impl<'f> Checker<'_, 'f> {
         let label = format!("this listener has {backends} backends");
         self.problems.push(if place == name { problem } else { problem.label(name, label) });
         None
-    }
-
-    /// Whether and how backends are checked.
-    fn health_check(&mut self, listener: &written::Listener<'_>) -> Result<Option<HealthCheck>, Wrong> {
-        let check = match listener.health_check {
-            Field::Absent => return Ok(None),
-            Field::Wrong => return Err(Wrong),
-            Field::Given(check) => check.value,
-        };
-        let interval = check.interval.or(DEFAULT_INTERVAL);
-        let timeout = check.timeout.or(DEFAULT_TIMEOUT);
-        if let (Some(interval), Some(timeout)) = (interval, timeout)
-            && timeout >= interval
-            && let Some(written) = check.timeout.given().or(check.interval.given())
-        {
-            let (interval, timeout) = (Seconds(interval), Seconds(timeout));
-            let message = format!("the timeout of {timeout} is not below the interval of {interval}");
-            let help = format!("write an `interval` above {timeout}, or a shorter `timeout`");
-            self.problems.push(Problem::new(Code::HealthCheckRange, written.place, message, help));
-        }
-        let Some(kind) = check.kind.value().ok_or(Wrong)? else { return Ok(None) };
-        let protocol = listener.protocol.given().ok_or(Wrong)?;
-        let (fits, instead) = match protocol.value {
-            Protocol::Tcp => (matches!(kind, HealthCheckKind::Tcp | HealthCheckKind::Http), "`tcp` or `http`"),
-            Protocol::Udp => (matches!(kind, HealthCheckKind::Udp | HealthCheckKind::Icmp), "`udp` or `icmp`"),
-        };
-        if !fits && let Some(kind) = check.kind.given() {
-            let of = protocol_name(protocol.value);
-            let message = format!("a {of} listener has no health check of this type");
-            let help = format!("write {instead}, or `none` for no checks");
-            self.problems.push(
-                Problem::new(Code::HealthCheckType, kind.place, message, help)
-                    .label(protocol.place, format!("a {of} listener")),
-            );
-        }
-        Ok(Some(HealthCheck {
-            kind,
-            interval: interval.ok_or(Wrong)?,
-            timeout: timeout.ok_or(Wrong)?,
-            healthy: check.healthy.or(DEFAULT_THRESHOLD).ok_or(Wrong)?,
-            unhealthy: check.unhealthy.or(DEFAULT_THRESHOLD).ok_or(Wrong)?,
-        }))
     }
 
     /// The backends as meant; `None` if one of them is not whole.
@@ -369,7 +321,7 @@ fn family(address: IpAddr) -> &'static str {
     if address.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
-fn protocol_name(protocol: Protocol) -> &'static str {
+pub(super) fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "TCP",
         Protocol::Udp => "UDP",
