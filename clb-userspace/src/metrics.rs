@@ -13,7 +13,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::api::{BackendStatus, ListenerStatus, NextHopState, Status};
+use crate::{
+    api::{BackendStatus, HealthStatus, ListenerStatus, NextHopState, Status},
+    health::Verdict,
+};
 
 /// The media type of what [`render`] gives.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -196,6 +199,46 @@ pub const FAMILIES: &[Family] = &[
         },
     },
     Family {
+        name: "clb_backend_healthy",
+        help: "0 if the backend does not answer its checks, or is held back for flapping, else 1; nothing if it is not checked.",
+        kind: Kind::Gauge,
+        labels: PER_BACKEND,
+        read: |status, samples| {
+            of_checked(status, samples, |health| u64::from(health.verdict != Verdict::Unhealthy));
+        },
+    },
+    Family {
+        name: "clb_backend_flapping",
+        help: "1 if the backend is held back for changing its verdict too often.",
+        kind: Kind::Gauge,
+        labels: PER_BACKEND,
+        read: |status, samples| of_checked(status, samples, |health| u64::from(health.is_flapping)),
+    },
+    Family {
+        name: "clb_backend_verdict_changes_total",
+        help: "How often the backend became healthy or unhealthy.",
+        kind: Kind::Counter,
+        labels: PER_BACKEND,
+        read: |status, samples| of_checked(status, samples, |health| health.changes),
+    },
+    Family {
+        name: "clb_verdict_changes_total",
+        help: "Backends that became healthy or unhealthy, also those that are gone.",
+        kind: Kind::Counter,
+        labels: &["to"],
+        read: |status, samples| {
+            samples.put(&["healthy"], status.health.to_healthy);
+            samples.put(&["unhealthy"], status.health.to_unhealthy);
+        },
+    },
+    Family {
+        name: "clb_checks_not_made_total",
+        help: "Health checks that the agent could not make, which say nothing of the backend.",
+        kind: Kind::Counter,
+        labels: &[],
+        read: |status, samples| samples.put(&[], status.health.not_asked),
+    },
+    Family {
         name: "clb_next_hops",
         help: "Backends of all listeners by the state of their next hop: resolved or unresolved.",
         kind: Kind::Gauge,
@@ -301,6 +344,15 @@ impl From<f64> for Number {
 
 fn of_each_backend<N: Into<Number>>(status: &Status, samples: &mut Samples, value: impl Fn(&BackendStatus) -> N) {
     of_backends(status, |listener, name, backend| samples.put(&[listener, name], value(backend)));
+}
+
+/// Backends that have checks.
+fn of_checked(status: &Status, samples: &mut Samples, value: impl Fn(&HealthStatus) -> u64) {
+    of_backends(status, |listener, name, backend| {
+        if let Some(health) = &backend.health {
+            samples.put(&[listener, name], value(health));
+        }
+    });
 }
 
 /// Calls with the listener's name and the backend's.

@@ -22,8 +22,8 @@ pub use self::{
     routes::{ROUTES, Route},
     server::{Server, bind, bind_metrics},
     status::{
-        AgentStatus, BackendStatus, InterfaceStatus, LeavingStatus, ListenerStatus, NextHopState, NextHopStatus,
-        ReloadStatus, Status,
+        AgentStatus, BackendStatus, HealthStatus, InterfaceStatus, LeavingStatus, ListenerStatus, NextHopState,
+        NextHopStatus, ReloadStatus, Status,
     },
 };
 

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::health::{Counts, Verdict};
+
 /// What an agent balances, and its counters at one moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -31,6 +33,8 @@ pub struct Status {
     pub agent: AgentStatus,
     /// What became of its configuration.
     pub reloads: ReloadStatus,
+    /// What the checks of all backends came to since the agent began to serve.
+    pub health: Counts,
 }
 
 /// The agent itself.
@@ -141,6 +145,27 @@ pub struct BackendStatus {
     pub pins: u64,
     /// How packets reach it.
     pub next_hop: NextHopStatus,
+    /// What its checks say; nothing if it has none.
+    pub health: Option<HealthStatus>,
+}
+
+/// What the checks of a backend say.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HealthStatus {
+    /// `healthy`, `unhealthy`, or `unknown`, which counts as healthy.
+    pub verdict: Verdict,
+    /// When it became that, in seconds since 1970; 0 if it never was another.
+    pub since: f64,
+    /// Why the last check that failed did.
+    pub cause: Option<String>,
+    /// Whether it stays unhealthy for changing too often.
+    pub is_flapping: bool,
+    /// How often the verdict changed.
+    pub changes: u64,
+    /// How long the last check took, in seconds; nothing before the first.
+    pub last_seconds: Option<f64>,
+    /// Why the agent could not make the last check, which says nothing of the backend.
+    pub not_asked: Option<String>,
 }
 
 /// How packets reach a backend.

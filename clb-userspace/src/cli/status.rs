@@ -6,7 +6,10 @@ use anyhow::Context as _;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 
 use super::{StatusArguments, print};
-use crate::api::{self, BackendStatus, LeavingStatus, ListenerStatus, NextHopState, Status};
+use crate::{
+    api::{self, BackendStatus, LeavingStatus, ListenerStatus, NextHopState, Status},
+    health::Verdict,
+};
 
 pub fn status(arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
     let StatusArguments { json, socket } = arguments;
@@ -64,9 +67,12 @@ fn render_listener(listener: &ListenerStatus) -> String {
     let vip = std::net::SocketAddr::new(*vip, *port);
     let mut table = Table::new();
     table.load_style(NOTHING);
-    table.set_header(["", "backend", "bound as", "weight", "share", "packets", "bytes", "replies", "next hop"]);
+    table.set_header([
+        "", "backend", "bound as", "weight", "health", "share", "packets", "bytes", "replies", "next hop",
+    ]);
     for backend in backends {
-        let BackendStatus { address, port, kind, cvm, weight, share, packets, bytes, reply_packets, .. } = backend;
+        let BackendStatus { address, port, kind, cvm, weight, share, packets, bytes, reply_packets, health, .. } =
+            backend;
         let next_hop = &backend.next_hop;
         table.add_row([
             match next_hop.state {
@@ -76,6 +82,7 @@ fn render_listener(listener: &ListenerStatus) -> String {
             std::net::SocketAddr::new(*address, *port).to_string(),
             format!("{kind} of {cvm}"),
             weight.to_string(),
+            health.as_ref().map_or("", |health| health.verdict.name()).to_owned(),
             format!("{:.2} %", share * 100.0),
             packets.to_string(),
             bytes.to_string(),
@@ -83,7 +90,7 @@ fn render_listener(listener: &ListenerStatus) -> String {
             next_hop.detail.clone(),
         ]);
     }
-    for number in 3..8 {
+    for number in [3, 5, 6, 7, 8] {
         if let Some(column) = table.column_mut(number) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -91,6 +98,18 @@ fn render_listener(listener: &ListenerStatus) -> String {
     let mut text = format!("\n{name}: {protocol} {vip} {mode}, {packets} packets, {bytes} bytes\n{table}\n");
     if moving_slots + settling_slots > 0 {
         text.push_str(&format!("  slots with another owner: {moving_slots} moving, {settling_slots} settling\n"));
+    }
+    for backend in backends {
+        let Some(health) = &backend.health else { continue };
+        let address = std::net::SocketAddr::new(backend.address, backend.port);
+        if health.verdict == Verdict::Unhealthy {
+            let held = if health.is_flapping { ", and held back for changing too often" } else { "" };
+            let cause = health.cause.as_deref().unwrap_or_default();
+            text.push_str(&format!("  {address} is unhealthy{held}: {cause}\n"));
+        }
+        if let Some(problem) = &health.not_asked {
+            text.push_str(&format!("  {address} could not be checked, its verdict stays: {problem}\n"));
+        }
     }
     for LeavingStatus { address, port, packets, pins } in leaving {
         let address = std::net::SocketAddr::new(*address, *port);

@@ -62,8 +62,9 @@ pub async fn without_agent(config: &Config, question: Question) -> anyhow::Resul
     network.keep_resolved(addresses(config));
     NextHops::wait_for(&mut network, &addresses(config), Unresolved::Allow).await?;
     let next_hops = NextHops::of(&addresses(config), &network);
-    let mut dataplane = Dataplane::load(settings(DropLog::Off, config), &desired::desired(config)?)?;
-    apply(DropLog::Off, config, &next_hops, &mut dataplane).await?;
+    let desired = desired::as_configured(config)?;
+    let mut dataplane = Dataplane::load(settings(DropLog::Off, config), &desired)?;
+    apply(DropLog::Off, config, &desired, &next_hops, &mut dataplane).await?;
     let resolve = |mode, address| next_hops.resolve(mode, address);
     dataplane.update_next_hops(&resolve, network.client_routes()).await?;
     explain(config, &next_hops, &dataplane, question)

@@ -38,6 +38,7 @@ pub use self::{
     reload::check_file,
 };
 use self::{
+    desired::Standing,
     next_hops::{NextHops, addresses, leaving},
     reload::Reloads,
     watch::Watch,
@@ -46,6 +47,7 @@ use crate::{
     api::{self, DataPath, Request},
     config::Config,
     dataplane::{self, AttachMode, Dataplane, DropLog, ListenerId, Reported, Reports, Settings, Swept},
+    health::{Health, Verdict},
     network::{LinkState, Network, Reach},
 };
 
@@ -95,6 +97,7 @@ enum Event {
     Terminate { signal: &'static str },
     NetworkChanged,
     NetworkLost(anyhow::Error),
+    HealthChanged,
     Reported(Reported),
     SweepDue,
     Swept(anyhow::Result<Swept>),
@@ -130,6 +133,7 @@ struct Control {
     config: Config,
     network: Network,
     next_hops: NextHops,
+    health: Health,
     dataplane: Dataplane,
     reports: Reports,
     sweeps: Sweeps,
@@ -147,8 +151,7 @@ impl Control {
             OnChange::Reload => Some(Watch::new(&options.file)?),
         };
         let reloads = Reloads::none(&options.file, options.digest);
-        let desired = desired::desired(&config)?;
-        say_what_is_not_done_yet(&config);
+        let desired = desired::as_configured(&config)?;
         let mut network = Network::connect().await.context("read the host's network")?;
         for name in &config.interfaces {
             check_interface(&network, name, NAMED_BY)?;
@@ -159,13 +162,14 @@ impl Control {
         let mut dataplane = Dataplane::load(settings(options.drop_log, &config), &desired)?;
         let reports = dataplane.reports()?;
         let next_hops = NextHops::of(&addresses(&config), &network);
-        apply(options.drop_log, &config, &next_hops, &mut dataplane).await?;
+        apply(options.drop_log, &config, &desired, &next_hops, &mut dataplane).await?;
         next_hops.log_changes_since(&NextHops::default());
         let mut control = Self {
             options,
-            config,
             network,
             next_hops,
+            health: Health::start(&config),
+            config,
             dataplane,
             reports,
             sweeps: Sweeps::new(),
@@ -189,6 +193,7 @@ impl Control {
                     Ok(()) => Event::NetworkChanged,
                     Err(error) => Event::NetworkLost(error),
                 },
+                () = self.health.changed() => Event::HealthChanged,
                 reported = self.reports.next() => Event::Reported(reported?),
                 event = self.sweeps.next() => event,
                 changed = file_changed(&mut self.watch) => Event::FileChanged(changed),
@@ -203,6 +208,10 @@ impl Control {
                 }
                 Event::NetworkChanged => self.follow_network_or_say().await,
                 Event::NetworkLost(error) => self.reconnect(&error).await,
+                Event::HealthChanged => {
+                    self.follow_standing().await;
+                    self.sweeps.hurry();
+                }
                 Event::Reported(reported) => self.take_reports(reported),
                 Event::SweepDue => self.sweep(),
                 Event::Swept(swept) => self.finish_sweep(swept).await,
@@ -252,6 +261,30 @@ impl Control {
         };
         if let Err(error) = finished {
             warn!("{NOT_SWEPT}: {error:#}");
+        }
+    }
+
+    /// What the data plane shall hold for a configuration.
+    fn desired(&self, config: &Config) -> anyhow::Result<BTreeMap<ListenerId, DesiredListener>> {
+        desired::desired(config, &|listener, backend| Standing {
+            is_drained: false,
+            is_unhealthy: self.health.verdict(listener, backend) == Verdict::Unhealthy,
+        })
+    }
+
+    /// Gives flows to backends by what is known of them now.
+    async fn follow_standing(&mut self) {
+        let followed = match self.desired(&self.config) {
+            Ok(desired) => {
+                let Self { options, config, next_hops, dataplane, .. } = self;
+                apply(options.drop_log, config, &desired, next_hops, dataplane).await
+            }
+            Err(error) => Err(error),
+        };
+        match followed {
+            Ok(0) => {}
+            Ok(changed) => info!("new flows go elsewhere: {changed} listeners changed"),
+            Err(error) => warn!("flows go where they went: {error:#}"),
         }
     }
 
@@ -358,6 +391,11 @@ impl Sweeps {
         Self { due: Instant::now() + SWEEP_EVERY, under_way: None }
     }
 
+    /// Begins the next one as soon as it can.
+    fn hurry(&mut self) {
+        self.due = Instant::now();
+    }
+
     fn put_off(&mut self) {
         self.due = Instant::now() + SWEEP_EVERY;
     }
@@ -383,10 +421,11 @@ impl Sweeps {
 async fn apply(
     drop_log: DropLog,
     config: &Config,
+    desired: &BTreeMap<ListenerId, DesiredListener>,
     next_hops: &NextHops,
     dataplane: &mut Dataplane,
 ) -> anyhow::Result<usize> {
-    let steps = plan(&desired::desired(config)?, &dataplane.actual());
+    let steps = plan(desired, &dataplane.actual());
     let number = steps.len();
     dataplane.prepare(settings(drop_log, config), &steps).await?;
     dataplane.set_sources(&config.source_addresses)?;
@@ -450,14 +489,6 @@ fn no_interface(name: &str, named_by: &str) -> anyhow::Error {
         "there is no interface {name}\n\
          help: `ip link` lists those of this host; name one of them in {named_by}"
     )
-}
-
-/// No silence about what the file asks for and does not get.
-fn say_what_is_not_done_yet(config: &Config) {
-    let checked = config.listeners.iter().filter(|listener| listener.health_check.is_some()).count();
-    if checked > 0 {
-        warn!("{checked} listeners have a health_check: this version makes none, every backend counts as healthy");
-    }
 }
 
 fn listeners(config: &Config) -> String {

@@ -21,9 +21,8 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Change, Control, Unresolved, apply, change, desired,
+    Change, Control, Unresolved, apply, change,
     next_hops::{NextHops, addresses},
-    say_what_is_not_done_yet,
     status::since_1970,
     watch::Watch,
 };
@@ -227,7 +226,7 @@ impl Control {
         let in_force = Arc::clone(&before);
         let checked = spawn_blocking(move || check(&in_force, &candidate)).await;
         let Loaded { config, warnings } = checked.context("check the configuration")??;
-        desired::desired(&config)?;
+        let wanted = self.desired(&config)?;
         let plan = planning.begin(before, &config).await?;
         // New backends get no slots before their neighbours had time to answer; one that is long gone holds up nothing.
         let (old, new) = (self.wanted(), addresses(&config));
@@ -236,14 +235,16 @@ impl Control {
         let added = new.difference(&old).copied().collect();
         NextHops::wait_for(&mut self.network, &added, Unresolved::Allow).await?;
         let next_hops = NextHops::of(&all, &self.network);
-        let steps = apply(self.options.drop_log, &config, &next_hops, &mut self.dataplane).await?;
+        let steps = apply(self.options.drop_log, &config, &wanted, &next_hops, &mut self.dataplane).await?;
         let seconds = started.elapsed().as_secs_f64();
         self.config = config;
         self.reloads.in_force = origin;
         self.replace_next_hops(next_hops);
-        say_what_is_not_done_yet(&self.config);
+        self.health.follow(&self.config);
         self.network.keep_resolved(self.wanted());
         self.follow_network_or_say().await;
+        // A check that became another one knows nothing yet.
+        self.follow_standing().await;
         let plan = match plan {
             Some(plan) => Some(plan.await.context(PLAN)?),
             None => None,

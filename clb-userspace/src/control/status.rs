@@ -5,11 +5,12 @@ use std::time::SystemTime;
 use super::{Control, desired, next_hops::describe};
 use crate::{
     api::{
-        AgentStatus, BackendStatus, DataPath, InterfaceStatus, LeavingStatus, ListenerStatus, NextHopState,
-        NextHopStatus, Status,
+        AgentStatus, BackendStatus, DataPath, HealthStatus, InterfaceStatus, LeavingStatus, ListenerStatus,
+        NextHopState, NextHopStatus, Status,
     },
     config::{Backend, Listener},
     dataplane::{BackendCounters, Counters},
+    health::State,
     slots::BackendId,
 };
 
@@ -42,6 +43,7 @@ impl Control {
                 started: since_1970(self.started),
             },
             reloads: self.reload_status(),
+            health: self.health.counts(),
         })
     }
 
@@ -74,6 +76,7 @@ impl Control {
                 reply_bytes: traffic.replies.bytes,
                 pins,
                 next_hop: self.next_hop_status(listener, backend),
+                health: self.health_status(listener, backend),
             }
         });
         let is_bound = |id: &BackendId| {
@@ -98,6 +101,21 @@ impl Control {
             backends: backends.collect(),
             leaving: leaving.collect(),
         }
+    }
+
+    fn health_status(&self, listener: &Listener, backend: &Backend) -> Option<HealthStatus> {
+        let backend = BackendId { address: backend.address, port: backend.port };
+        let State { verdict, since, cause, is_flapping, flaps, not_asked, last, .. } =
+            self.health.state(desired::id(listener), backend)?;
+        Some(HealthStatus {
+            verdict,
+            since: since.map_or(0.0, since_1970),
+            cause,
+            is_flapping,
+            changes: flaps,
+            last_seconds: last.map(|last| last.as_secs_f64()),
+            not_asked,
+        })
     }
 
     fn next_hop_status(&self, listener: &Listener, backend: &Backend) -> NextHopStatus {

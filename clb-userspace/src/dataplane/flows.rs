@@ -63,11 +63,16 @@ impl FlowTable {
         Ok(Self { tables: Arc::new(Mutex::new(tables)), remembered: Arc::default() })
     }
 
-    /// Ends the flows that are over; of listeners by their indexes. Returns how many are left of each backend.
-    pub fn sweep(&self, lifetimes: &BTreeMap<u32, Lifetime>, now: u32) -> anyhow::Result<BTreeMap<u32, u64>> {
+    /// Ends the flows that are over; of listeners and of lost backends by their indexes. Returns how many are left of each backend.
+    pub fn sweep(
+        &self,
+        lifetimes: &BTreeMap<u32, Lifetime>,
+        lost: &BTreeSet<u32>,
+        now: u32,
+    ) -> anyhow::Result<BTreeMap<u32, u64>> {
         self.end(|back, client| {
             let lifetime = lifetimes.get(&back.flow.listener);
-            lifetime.is_none_or(|lifetime| has_ended(*lifetime, client, back.seen, now))
+            lost.contains(&back.backend) || lifetime.is_none_or(|lifetime| has_ended(*lifetime, client, back.seen, now))
         })
     }
 

@@ -62,10 +62,11 @@ impl Dataplane {
         let lost = self.listeners.values().flat_map(|live| live.backends.values());
         let lost = lost.filter(|backend| backend.value.is_lost()).map(|backend| backend.index);
         let hash = FlowHash::from_seed(self.program.settings().hash_seed);
-        let look = Look { listeners: watched, lost: lost.collect(), hash, now };
+        let lost: BTreeSet<u32> = lost.collect();
+        let look = Look { listeners: watched, lost: lost.clone(), hash, now };
         let (flows, pins) = (self.flows.clone(), self.pins.clone());
         Ok(spawn_blocking(move || {
-            let flows = flows.sweep(&lifetimes, now)?;
+            let flows = flows.sweep(&lifetimes, &lost, now)?;
             Ok(Swept { now, listeners: seen, pins: pins.look(&look)?, flows })
         }))
     }

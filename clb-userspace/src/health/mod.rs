@@ -27,7 +27,7 @@ use nix::{
     errno::Errno,
     sys::resource::{Resource, getrlimit, setrlimit},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Notify, Semaphore},
     task::JoinHandle,
@@ -136,7 +136,7 @@ struct Shared {
 }
 
 /// What happened since the start, also to backends that are gone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Backends that became healthy after they had been unhealthy.
     pub to_healthy: u64,

@@ -5,14 +5,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::Failure;
 use crate::config::HealthCheck;
 
 /// What is known of a backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Not enough answers yet, or no checks: it counts as healthy.
@@ -22,6 +22,17 @@ pub enum Verdict {
     Healthy,
     /// It does not, or is held back for flapping.
     Unhealthy,
+}
+
+impl Verdict {
+    /// For a person.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
 }
 
 /// The state of one check.
