@@ -23,6 +23,7 @@ mod own_traffic;
 mod path_mtu;
 mod refusals;
 mod reload;
+mod restart;
 mod services;
 mod socket;
 mod tracking;

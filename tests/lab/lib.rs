@@ -50,6 +50,7 @@ impl Lab {
         let lab = Self { name, frames: RefCell::new(None) };
         interrupt::unless_interrupted(|| fs::create_dir(lab.directory()))
             .with_context(|| format!("make the folder {}", lab.directory().display()))?;
+        interrupt::unless_interrupted(|| lab.name.mount_bpf_fs())?;
         Ok(lab)
     }
 
@@ -70,6 +71,13 @@ impl Lab {
     /// Where sockets and logs of this lab are kept; removed with it.
     pub fn directory(&self) -> PathBuf {
         self.name.directory()
+    }
+
+    /// The BPF file system in which agents on this host keep maps and links.
+    fn bpf_fs(&self, host: &Host) -> Result<PathBuf> {
+        let folder = self.name.bpf_fs().join(host.label());
+        fs::create_dir_all(&folder).with_context(|| format!("make the folder {}", folder.display()))?;
+        Ok(folder)
     }
 }
 

@@ -101,6 +101,17 @@ impl PinTable {
         Ok(Self { tables: Arc::new(Mutex::new(tables)), remembered: Arc::default() })
     }
 
+    /// Which listeners have pins to which backends.
+    pub fn references(&self) -> anyhow::Result<BTreeSet<(u32, u32)>> {
+        let Tables(tables) = &*self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = BTreeSet::new();
+        for table in tables {
+            // Newcomers may make the walk begin again for ever, but only to backends that slots lead to.
+            walk(table, |key, pin| found.extend([(key.listener, pin.backend)]))?;
+        }
+        Ok(found)
+    }
+
     /// Walks over all pins and ends none.
     pub fn look(&self, look: &Look) -> anyhow::Result<Found> {
         let found = self.tables.lock().unwrap_or_else(PoisonError::into_inner).look(look)?;
