@@ -372,6 +372,9 @@ impl Collector for Scraped {
         for family in FAMILIES {
             let mut samples = Samples::default();
             (family.read)(&self.0, &mut samples);
+            if samples.0.is_empty() {
+                continue;
+            }
             let (name, kind) = match family.kind {
                 // The encoder appends it to the samples.
                 Kind::Counter => (family.name.trim_end_matches("_total"), MetricType::Counter),

@@ -74,7 +74,7 @@ impl Lab {
     }
 
     /// The BPF file system in which agents on this host keep maps and links.
-    fn bpf_fs(&self, host: &Host) -> Result<PathBuf> {
+    pub fn bpf_fs(&self, host: &Host) -> Result<PathBuf> {
         let folder = self.name.bpf_fs().join(host.label());
         fs::create_dir_all(&folder).with_context(|| format!("make the folder {}", folder.display()))?;
         Ok(folder)

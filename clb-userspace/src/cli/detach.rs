@@ -30,7 +30,7 @@ pub fn detach(arguments: &DetachArguments) -> anyhow::Result<ExitCode> {
     let id = match (id, &there[..]) {
         (Some(id), _) if there.contains(id) => id,
         (None, [only]) => only,
-        (Some(_), []) | (None, []) => {
+        (_, []) => {
             tell(&format!("no load balancer is left below {}: nothing to do\n", bpf_fs.display()));
             return Ok(ExitCode::SUCCESS);
         }

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use aya::maps::{Array, HashMap, Map};
-use clb_common::{Endpoint, ForwardingMode, Listener, NOBODY, Reply, SlotTable};
+use clb_common::{Endpoint, ForwardingMode, Listener, NOBODY, Reply, Slot, SlotTable};
 use tracing::warn;
 
 use super::{Dataplane, GRACE, Home, ListenerId, LiveBackend, LiveListener, Settings, SlotChange, space::blocks};
@@ -65,7 +65,7 @@ impl Dataplane {
     fn learn(&mut self) -> anyhow::Result<()> {
         let mut references = self.pins.references()?;
         references.extend(self.flows.references()?);
-        for entry in self.maps.listener_indexes.iter() {
+        for entry in &self.maps.listener_indexes {
             let (endpoint, index) = entry.context("read the listeners")?;
             if let Some((protocol, vip)) = endpoint.socket() {
                 let id = ListenerId { vip: vip.ip(), protocol, port: vip.port() };
@@ -100,7 +100,7 @@ impl Dataplane {
             changes: BTreeMap::new(),
             backends: BTreeMap::new(),
         };
-        for place in live.words(&self.maps)?.into_iter().filter_map(|word| word.transition()) {
+        for place in live.words(&self.maps)?.into_iter().filter_map(Slot::transition) {
             match live.changes.entry(place) {
                 Entry::Occupied(change) => change.into_mut().slots += 1,
                 Entry::Vacant(vacant) => {
@@ -115,7 +115,7 @@ impl Dataplane {
     /// Which listeners have ways back from which backends. Those of no listener are lost.
     fn learn_replies(&mut self) -> anyhow::Result<BTreeSet<(u32, u32)>> {
         let mut references = BTreeSet::new();
-        for entry in self.maps.replies.iter() {
+        for entry in &self.maps.replies {
             let (endpoint, reply): (Endpoint, Reply) = entry.context("read the ways back")?;
             let listener = endpoint.socket().and_then(|(protocol, _)| {
                 let id = ListenerId { vip: reply.vip.into(), protocol, port: reply.port.number() };
@@ -190,7 +190,7 @@ fn modes_in(home: &Home) -> anyhow::Result<u32> {
     let indexes = HashMap::<_, Endpoint, u32>::try_from(Map::HashMap(home.open_map("LISTENER_INDEXES")?))?;
     let listeners = Array::<_, Listener>::try_from(Map::Array(home.open_map("LISTENERS")?))?;
     let mut modes = 0;
-    for entry in indexes.iter() {
+    for entry in &indexes {
         let (_, index) = entry.context("read the listeners")?;
         let mode = listeners.get(&index, 0).context("read a listener")?.current().mode();
         modes |= mode.context("a listener has a mode")?.bit();
