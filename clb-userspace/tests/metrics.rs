@@ -46,7 +46,7 @@ fn backend(address: &str, next_hop: NextHopState) -> BackendStatus {
         reply_bytes: 200,
         pins: 0,
         next_hop: NextHopStatus { state: next_hop, detail: String::new() },
-        health: (next_hop == NextHopState::Resolved).then(|| HealthStatus {
+        health: (next_hop == NextHopState::Resolved).then_some(HealthStatus {
             verdict: Verdict::Unhealthy,
             since: 0.0,
             cause: None,
