@@ -15,6 +15,7 @@ mod flow_end;
 mod forwarding;
 mod http;
 mod interfaces;
+mod migration;
 mod modes;
 mod monitoring;
 mod network;

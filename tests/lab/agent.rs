@@ -71,8 +71,13 @@ impl Agent {
 
     /// The command that asks this agent for its status, for a person.
     pub fn status_command(&self) -> Command {
+        self.command("status")
+    }
+
+    /// A command of `clb` that asks this agent.
+    pub fn command(&self, verb: &str) -> Command {
         let mut command = Command::new(&self.binary);
-        command.arg("status").arg("--socket").arg(&self.socket);
+        command.arg(verb).arg("--socket").arg(&self.socket);
         command
     }
 
