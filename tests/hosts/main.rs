@@ -11,6 +11,7 @@ mod datagrams;
 mod decap;
 mod ending;
 mod explain;
+mod flood;
 mod flow_end;
 mod forwarding;
 mod http;

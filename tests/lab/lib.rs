@@ -5,6 +5,7 @@
 //! of signals, or by the next lab, which knows a leftover by its dead process.
 
 mod agent;
+mod flood;
 mod flows;
 mod frames;
 mod host;
@@ -24,6 +25,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 pub use agent::{Agent, BackendStatus, InterfaceStatus, ListenerStatus, NextHopStatus, Status, binary};
+pub use flood::{Flood, Segments};
 pub use flows::{Flows, Outcome};
 pub use frames::ebpf_objects;
 pub use host::Host;

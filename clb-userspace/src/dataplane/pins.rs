@@ -19,7 +19,7 @@ use aya::{
     Ebpf,
     maps::{HashMap, MapData},
 };
-use clb_common::{FlowHash, FlowKey, Phase, Pin, Protocol, Seen, Slot, Transition, slot_of};
+use clb_common::{FlowHash, FlowKey, PINS, Phase, Pin, Protocol, Seen, Slot, Transition, slot_of};
 use tokio::task::spawn_blocking;
 
 use super::{
@@ -216,10 +216,6 @@ fn walk(table: &HashMap<MapData, FlowKey, Pin>, mut each: impl FnMut(FlowKey, Pi
 
 /// At the end of one walk, so that the agent's loop goes on soon. The others end after the next one.
 const MOST_ENDED: usize = 8_192;
-/// How many flows can be pinned, of those that showed more than a SYN and of others. The one that had no packet for the longest
-/// time gives way.
-pub const PINS: u32 = 131_072;
-pub const OPENING_PINS: u32 = 32_768;
 const MOST_WALKED: usize = 2 * PINS as usize;
 /// Longer than Linux keeps a closed socket whose other side is silent.
 const AFTER_FINISHED: Duration = Duration::from_mins(2);

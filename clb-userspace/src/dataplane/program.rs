@@ -16,7 +16,7 @@ use aya::{
     util::nr_cpus,
 };
 use aya_log::EbpfLogger;
-use clb_common::{FlowHash, ForwardingMode, Stage};
+use clb_common::{FlowHash, ForwardingMode, OPENING_PINS, PINS, Stage};
 use nix::sys::utsname::uname;
 use tokio::io::{Interest, unix::AsyncFd};
 use tracing::warn;
@@ -27,7 +27,7 @@ use super::{
     flows::FlowTable,
     home::Home,
     maps::{self, Maps},
-    pins::{OPENING_PINS, PINS, PinTable},
+    pins::PinTable,
     reports::Reports,
     space::Capacity,
     tunnel::{words_v4, words_v6},
