@@ -4,8 +4,10 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use clb_userspace::{
     api::{
-        AgentStatus, BackendStatus, InterfaceStatus, ListenerStatus, NextHopState, NextHopStatus, ReloadStatus, Status,
+        AgentStatus, BackendStatus, FlowsLeft, HealthStatus, InterfaceStatus, ListenerStatus, NextHopState,
+        NextHopStatus, ReloadStatus, Status,
     },
+    health::{Counts, Verdict},
     metrics::{FAMILIES, Kind, render},
 };
 use openmetrics_parser::openmetrics::parse_openmetrics;
@@ -43,7 +45,18 @@ fn backend(address: &str, next_hop: NextHopState) -> BackendStatus {
         reply_packets: 2,
         reply_bytes: 200,
         pins: 0,
+        drained: next_hop == NextHopState::Resolved,
+        left: FlowsLeft::default(),
         next_hop: NextHopStatus { state: next_hop, detail: String::new() },
+        health: Some(HealthStatus {
+            verdict: Verdict::Healthy,
+            since: 0.0,
+            cause: None,
+            is_flapping: false,
+            changes: 4,
+            last_seconds: None,
+            not_asked: None,
+        }),
     }
 }
 
@@ -76,6 +89,7 @@ fn status(listener: &str) -> Status {
             backends,
             leaving: Vec::new(),
         }],
+        drains: Vec::new(),
         agent: AgentStatus { version: "1.2.3".into(), kernel: "6.1.0".into(), started: 1_700_000_000.5 },
         reloads: ReloadStatus {
             taken: 3,
@@ -85,6 +99,7 @@ fn status(listener: &str) -> Status {
             last_refused_because: Some("1 error".into()),
             ..ReloadStatus::default()
         },
+        health: Counts::default(),
     }
 }
 
@@ -100,6 +115,10 @@ fn a_scrape_is_open_metrics_and_says_what_status_says() {
         ("clb_backend_next_hop_resolved{backend=10.0.1.11:80,listener=web}", 1.0),
         ("clb_backend_next_hop_resolved{backend=[fd00:10::1:11]:80,listener=web}", 0.0),
         ("clb_backend_slots_ratio{backend=10.0.1.11:80,listener=web}", 0.5),
+        ("clb_backend_drained{backend=10.0.1.11:80,listener=web}", 1.0),
+        ("clb_backend_drained{backend=[fd00:10::1:11]:80,listener=web}", 0.0),
+        ("clb_backend_healthy{backend=10.0.1.11:80,listener=web}", 1.0),
+        ("clb_backend_verdict_changes{backend=10.0.1.11:80,listener=web}", 4.0),
         ("clb_listener_changing_slots{listener=web,phase=moving}", 8.0),
         ("clb_listener_changing_slots{listener=web,phase=settling}", 5.0),
         ("clb_pins{}", 9.0),

@@ -7,11 +7,13 @@ mod apply;
 mod bindable;
 mod check;
 mod decap;
+mod drain;
 mod explain;
 mod generate;
 mod plan;
 mod run;
 mod status;
+mod wait;
 
 use std::{
     borrow::Cow,
@@ -28,6 +30,7 @@ use self::{
     apply::ApplyArguments,
     bindable::BindableArguments,
     decap::DecapArguments,
+    drain::{DrainArguments, UndrainArguments},
     explain::ExplainArguments,
     generate::{CompletionsArguments, ManArguments, SchemaArguments},
     plan::PlanArguments,
@@ -54,6 +57,8 @@ enum Verb {
     Bindable(BindableArguments),
     Plan(PlanArguments),
     Apply(ApplyArguments),
+    Drain(DrainArguments),
+    Undrain(UndrainArguments),
     Explain(ExplainArguments),
     Decap(DecapArguments),
     Schema(SchemaArguments),
@@ -145,6 +150,8 @@ pub fn main() -> ExitCode {
         Verb::Bindable(arguments) => bindable::bindable(&arguments),
         Verb::Plan(arguments) => plan::plan(&arguments),
         Verb::Apply(arguments) => apply::apply(arguments),
+        Verb::Drain(arguments) => drain::drain(&arguments),
+        Verb::Undrain(arguments) => drain::undrain(&arguments),
         Verb::Explain(arguments) => explain::explain(arguments),
         Verb::Decap(arguments) => decap::decap(arguments),
         Verb::Schema(SchemaArguments {}) => generate::schema(),

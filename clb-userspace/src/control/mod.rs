@@ -6,6 +6,7 @@
 mod change;
 pub mod decap;
 mod desired;
+mod drains;
 mod explain;
 mod next_hops;
 mod plan;
@@ -39,6 +40,7 @@ pub use self::{
 };
 use self::{
     desired::Standing,
+    drains::Drains,
     next_hops::{NextHops, addresses, leaving},
     reload::Reloads,
     watch::Watch,
@@ -49,6 +51,7 @@ use crate::{
     dataplane::{self, AttachMode, Dataplane, DropLog, ListenerId, Reported, Reports, Settings, Swept},
     health::{Health, Verdict},
     network::{LinkState, Network, Reach},
+    slots::BackendId,
 };
 
 /// How the agent is to run.
@@ -134,6 +137,7 @@ struct Control {
     network: Network,
     next_hops: NextHops,
     health: Health,
+    drains: Drains,
     dataplane: Dataplane,
     reports: Reports,
     sweeps: Sweeps,
@@ -160,6 +164,8 @@ impl Control {
         NextHops::wait_for(&mut network, &addresses(&config), options.unresolved).await?;
 
         let mut dataplane = Dataplane::load(settings(options.drop_log, &config), &desired)?;
+        let drains = Drains::of(&dataplane)?;
+        let desired = desired::desired(&config, &|_, backend| drains.standing(backend))?;
         let reports = dataplane.reports()?;
         let next_hops = NextHops::of(&addresses(&config), &network);
         apply(options.drop_log, &config, &desired, &next_hops, &mut dataplane).await?;
@@ -170,6 +176,7 @@ impl Control {
             next_hops,
             health: Health::start(&config),
             config,
+            drains,
             dataplane,
             reports,
             sweeps: Sweeps::new(),
@@ -222,6 +229,8 @@ impl Control {
                     drop(answer.send(explain::explain(&self.config, &self.next_hops, &self.dataplane, question)));
                 }
                 Event::Request(Request::Apply(proposal, answer)) => drop(answer.send(self.apply(proposal).await)),
+                Event::Request(Request::Drain(asked, answer)) => drop(answer.send(self.drain(asked).await)),
+                Event::Request(Request::Undrain(asked, answer)) => drop(answer.send(self.undrain(asked).await)),
                 Event::Terminate { signal } => {
                     info!("{signal}: detaching and ending");
                     return Ok(());
@@ -266,22 +275,25 @@ impl Control {
 
     /// What the data plane shall hold for a configuration.
     fn desired(&self, config: &Config) -> anyhow::Result<BTreeMap<ListenerId, DesiredListener>> {
-        desired::desired(config, &|listener, backend| Standing {
-            is_drained: false,
-            is_unhealthy: self.health.verdict(listener, backend) == Verdict::Unhealthy,
-        })
+        desired::desired(config, &|listener, backend| self.standing(listener, backend))
     }
 
-    /// Gives flows to backends by what is known of them now.
+    /// What is known of a backend.
+    fn standing(&self, listener: ListenerId, backend: BackendId) -> Standing {
+        let is_unhealthy = self.health.verdict(listener, backend) == Verdict::Unhealthy;
+        Standing { is_unhealthy, ..self.drains.standing(backend) }
+    }
+
+    /// Gives flows to backends by what is known of them now, and returns how many listeners that changed.
+    async fn try_follow_standing(&mut self) -> anyhow::Result<usize> {
+        let desired = self.desired(&self.config)?;
+        let Self { options, config, next_hops, dataplane, .. } = self;
+        apply(options.drop_log, config, &desired, next_hops, dataplane).await
+    }
+
+    /// The same where nobody waits for it.
     async fn follow_standing(&mut self) {
-        let followed = match self.desired(&self.config) {
-            Ok(desired) => {
-                let Self { options, config, next_hops, dataplane, .. } = self;
-                apply(options.drop_log, config, &desired, next_hops, dataplane).await
-            }
-            Err(error) => Err(error),
-        };
-        match followed {
+        match self.try_follow_standing().await {
             Ok(0) => {}
             Ok(changed) => info!("new flows go elsewhere: {changed} listeners changed"),
             Err(error) => warn!("flows go where they went: {error:#}"),
