@@ -4,7 +4,7 @@
 //! and tries they are calls.
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST,
+    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key},
     helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns},
     macros::btf_map,
@@ -54,6 +54,13 @@ pub static BACKENDS: Array<Backend, SIZED_BY_AGENT> = Array::new();
 /// In `nat`: a backend's endpoint to the source that its replies leave with.
 #[btf_map]
 static REPLIES: HashMap<Endpoint, Reply, SIZED_BY_AGENT> = HashMap::new();
+
+/// Backends that shall get no new flows, as a person asked: by address, and port or 0 for all. The agent's own note, which
+/// outlives it; no packet looks at it.
+#[btf_map]
+static DRAINS: HashMap<Endpoint, u32, MOST_DRAINS, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+const MOST_DRAINS: usize = 65_536;
 
 /// The way to clients: prefixes to next hops, longest match first.
 #[btf_map]

@@ -183,6 +183,13 @@ pub const FAMILIES: &[Family] = &[
         read: |status, samples| of_each_backend(status, samples, |backend| u64::from(backend.weight)),
     },
     Family {
+        name: "clb_backend_drained",
+        help: "1 if the backend gets no new flows since a person drained it, else 0.",
+        kind: Kind::Gauge,
+        labels: PER_BACKEND,
+        read: |status, samples| of_each_backend(status, samples, |backend| u64::from(backend.drained)),
+    },
+    Family {
         name: "clb_backend_slots_ratio",
         help: "The backend's part of the listener's slots, from 0 to 1.",
         kind: Kind::Gauge,
@@ -372,6 +379,7 @@ impl Collector for Scraped {
         for family in FAMILIES {
             let mut samples = Samples::default();
             (family.read)(&self.0, &mut samples);
+            // Not every parser takes a family of none.
             if samples.0.is_empty() {
                 continue;
             }

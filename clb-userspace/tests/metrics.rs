@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use clb_userspace::{
     api::{
-        AgentStatus, BackendStatus, HealthStatus, InterfaceStatus, ListenerStatus, NextHopState, NextHopStatus,
-        ReloadStatus, Status,
+        AgentStatus, BackendStatus, FlowsLeft, HealthStatus, InterfaceStatus, ListenerStatus, NextHopState,
+        NextHopStatus, ReloadStatus, Status,
     },
     health::{Counts, Verdict},
     metrics::{FAMILIES, Kind, render},
@@ -45,6 +45,8 @@ fn backend(address: &str, next_hop: NextHopState) -> BackendStatus {
         reply_packets: 2,
         reply_bytes: 200,
         pins: 0,
+        drained: next_hop == NextHopState::Resolved,
+        left: FlowsLeft::default(),
         next_hop: NextHopStatus { state: next_hop, detail: String::new() },
         health: (next_hop == NextHopState::Resolved).then_some(HealthStatus {
             verdict: Verdict::Unhealthy,
@@ -87,6 +89,7 @@ fn status(listener: &str) -> Status {
             backends,
             leaving: Vec::new(),
         }],
+        drains: Vec::new(),
         agent: AgentStatus { version: "1.2.3".into(), kernel: "6.1.0".into(), started: 1_700_000_000.5 },
         reloads: ReloadStatus {
             taken: 3,
@@ -117,6 +120,8 @@ fn a_scrape_is_open_metrics_and_says_what_status_says() {
         ("clb_backend_verdict_changes{backend=10.0.1.11:80,listener=web}", 7.0),
         ("clb_verdict_changes{to=unhealthy}", 12.0),
         ("clb_checks_not_made{}", 13.0),
+        ("clb_backend_drained{backend=10.0.1.11:80,listener=web}", 1.0),
+        ("clb_backend_drained{backend=[fd00:10::1:11]:80,listener=web}", 0.0),
         ("clb_listener_changing_slots{listener=web,phase=moving}", 8.0),
         ("clb_listener_changing_slots{listener=web,phase=settling}", 5.0),
         ("clb_pins{}", 9.0),

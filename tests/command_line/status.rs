@@ -15,6 +15,8 @@ fn transcripts_of_status_without_an_agent() {
     fs::write(folder.path().join("file"), "").unwrap();
     drop(UnixListener::bind(folder.path().join("left.sock")).unwrap());
     for (name, words) in [
+        ("drain-no-agent", "drain 10.0.1.11 --socket no-such.sock"),
+        ("undrain-no-agent", "undrain [fd00::11]:80 --json --socket no-such.sock"),
         ("status-no-agent", "status --socket no-such.sock"),
         ("status-no-agent-json", "status --json --socket no-such.sock"),
         ("status-left-socket", "status --socket left.sock"),

@@ -36,6 +36,10 @@ fn transcripts_of_bad_usage() {
         ("usage-no-config", "run"),
         ("usage-unknown-mode", "run --config config/demo.yaml --xdp-mode offload"),
         ("usage-too-much", "status now"),
+        ("usage-no-backend", "drain"),
+        ("usage-no-address", "drain web"),
+        ("usage-no-duration", "drain 10.0.1.11 --wait --timeout 10"),
+        ("usage-timeout-alone", "drain 10.0.1.11 --timeout 10m"),
     ] {
         assert_transcript(name, repository(), words, b"");
     }

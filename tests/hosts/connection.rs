@@ -72,7 +72,7 @@ async fn serve(listener: TcpListener) {
 
 /// The client's end of a connection to an echo server.
 pub struct Connection {
-    stream: TcpStream,
+    pub stream: TcpStream,
 }
 
 impl Connection {

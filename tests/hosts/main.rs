@@ -9,6 +9,7 @@ mod config;
 mod connection;
 mod datagrams;
 mod decap;
+mod drain;
 mod ending;
 mod explain;
 mod flood;

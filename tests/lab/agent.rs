@@ -74,7 +74,7 @@ impl Agent {
         self.command("status")
     }
 
-    /// A command of `clb` that asks this agent.
+    /// A command that asks this agent.
     pub fn command(&self, verb: &str) -> Command {
         let mut command = Command::new(&self.binary);
         command.arg(verb).arg("--socket").arg(&self.socket);
@@ -166,6 +166,20 @@ pub struct Status {
     pub pins: u64,
     /// The listeners.
     pub listeners: Vec<ListenerStatus>,
+    /// What was drained.
+    pub drains: Vec<DrainStatus>,
+}
+
+/// A drain in a [`Status`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct DrainStatus {
+    /// The private IP.
+    pub address: String,
+    /// Its port, or every one.
+    pub port: Option<u16>,
+    /// Of how many backends it is.
+    pub backends: usize,
 }
 
 /// An interface in a [`Status`].
@@ -202,12 +216,40 @@ pub struct BackendStatus {
     pub address: String,
     /// Its port.
     pub port: u16,
+    /// Its part of the slots.
+    pub share: f64,
+    /// Whether a person drained it.
+    pub drained: bool,
+    /// Flows that are known to be there.
+    pub flows: u64,
+    /// In how many seconds others may show themselves.
+    pub drain_seconds: Option<f64>,
+    /// Whether no flow is there.
+    pub is_empty: bool,
+    /// What its checks say.
+    pub health: Option<HealthStatus>,
     /// Packets sent to it.
     pub packets: u64,
     /// Packets that came back from it through clb, in `nat`.
     pub reply_packets: u64,
     /// Whether clb can reach it.
     pub next_hop: NextHopStatus,
+}
+
+/// What a backend's checks say, in a [`Status`].
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct HealthStatus {
+    /// `healthy`, `unhealthy` or `unknown`.
+    pub verdict: String,
+    /// Why it failed.
+    pub cause: Option<String>,
+    /// Whether it is held back for changing too often.
+    pub is_flapping: bool,
+    /// How often the verdict changed.
+    pub changes: u64,
+    /// How long the last check took.
+    pub last_seconds: Option<f64>,
 }
 
 /// A backend's next hop in a [`Status`].

@@ -24,7 +24,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-pub use agent::{Agent, BackendStatus, InterfaceStatus, ListenerStatus, NextHopStatus, Status, binary};
+pub use agent::{
+    Agent, BackendStatus, DrainStatus, HealthStatus, InterfaceStatus, ListenerStatus, NextHopStatus, Status, binary,
+};
 pub use flood::{Flood, Segments};
 pub use flows::{Flows, Outcome};
 pub use frames::ebpf_objects;

@@ -10,10 +10,10 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
 use super::{
-    APPLY_PATH, Applied, CONFIG_PATH, EXPLAIN_PATH, Explanation, Proposal, Question, RELOAD_PATH, Refusal, STATUS_PATH,
-    Status, Text,
+    APPLY_PATH, Applied, CONFIG_PATH, DRAIN_PATH, Drained, EXPLAIN_PATH, Explanation, NoBackend, Proposal, Question,
+    RELOAD_PATH, Refusal, STATUS_PATH, Status, Text, UNDRAIN_PATH,
 };
-use crate::config::Config;
+use crate::{config::Config, drain::Drain};
 
 /// Asks the agent on this socket what it balances.
 pub async fn status(socket: &Path) -> anyhow::Result<Status> {
@@ -42,6 +42,25 @@ pub async fn apply(socket: &Path, proposal: Proposal) -> anyhow::Result<Result<A
     let (code, body) = exchange_within(APPLY_PATIENCE, socket, request, body).await?;
     match code {
         StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY => read(&body).map(Err),
+        _ => good(code, &body).map(Ok),
+    }
+}
+
+/// Has the agent on this socket give these backends no new flows.
+pub async fn drain(socket: &Path, drain: Drain) -> anyhow::Result<Result<Drained, NoBackend>> {
+    change_drains(socket, DRAIN_PATH, drain).await
+}
+
+/// Has the agent on this socket give these backends their share again.
+pub async fn undrain(socket: &Path, drain: Drain) -> anyhow::Result<Result<Drained, NoBackend>> {
+    change_drains(socket, UNDRAIN_PATH, drain).await
+}
+
+async fn change_drains(socket: &Path, path: &str, drain: Drain) -> anyhow::Result<Result<Drained, NoBackend>> {
+    let body = serde_json::to_vec(&drain).context("write the question")?;
+    let (code, body) = exchange_within(APPLY_PATIENCE, socket, Request::post(path), body).await?;
+    match code {
+        StatusCode::UNPROCESSABLE_ENTITY => Ok(Err(NoBackend(read::<Failed>(&body)?.error))),
         _ => good(code, &body).map(Ok),
     }
 }

@@ -7,6 +7,7 @@
 
 mod client;
 mod connections;
+mod drain;
 mod explanation;
 mod reload;
 mod routes;
@@ -16,18 +17,19 @@ mod status;
 use tokio::sync::oneshot;
 
 pub use self::{
-    client::{apply, config, explain, status},
+    client::{apply, config, drain, explain, status, undrain},
+    drain::{Drained, DrainedBackend, FlowsLeft, NoBackend},
     explanation::{BoundBackend, Ending, Explanation, Question},
     reload::{Applied, Proposal, Refusal, Terms, Text},
     routes::{ROUTES, Route},
     server::{Server, bind, bind_metrics},
     status::{
-        AgentStatus, BackendStatus, HealthStatus, InterfaceStatus, LeavingStatus, ListenerStatus, NextHopState,
-        NextHopStatus, ReloadStatus, Status,
+        AgentStatus, BackendStatus, DrainStatus, HealthStatus, InterfaceStatus, LeavingStatus, ListenerStatus,
+        NextHopState, NextHopStatus, ReloadStatus, Status,
     },
 };
 
-use crate::config::Config;
+use crate::{config::Config, drain::Drain};
 
 /// What a command asks of the running agent.
 #[derive(Debug)]
@@ -40,6 +42,10 @@ pub enum Request {
     Explain(Question, oneshot::Sender<anyhow::Result<Explanation>>),
     /// Another configuration is to be in force.
     Apply(Proposal, oneshot::Sender<Result<Applied, Refusal>>),
+    /// Backends are to get no new flows.
+    Drain(Drain, oneshot::Sender<anyhow::Result<Result<Drained, NoBackend>>>),
+    /// They are to get their share again.
+    Undrain(Drain, oneshot::Sender<anyhow::Result<Result<Drained, NoBackend>>>),
 }
 
 /// Whether packets go through the program.
@@ -58,4 +64,6 @@ const CONFIG_PATH: &str = "/v1/config";
 const EXPLAIN_PATH: &str = "/v1/explain";
 const APPLY_PATH: &str = "/v1/apply";
 const RELOAD_PATH: &str = "/v1/reload";
+const DRAIN_PATH: &str = "/v1/drain";
+const UNDRAIN_PATH: &str = "/v1/undrain";
 const METRICS_PATH: &str = "/v1/metrics";

@@ -11,7 +11,7 @@ use hyper::{
     body::{Body as _, Bytes, Incoming},
     header::{CONTENT_TYPE, HeaderValue},
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use tokio::{
     sync::{Semaphore, SemaphorePermit, TryAcquireError, mpsc, oneshot, watch},
@@ -19,8 +19,8 @@ use tokio::{
 };
 
 use super::{
-    APPLY_PATH, CONFIG_PATH, DataPath, EXPLAIN_PATH, METRICS_PATH, Proposal, RELOAD_PATH, Request, STATUS_PATH, Status,
-    Terms, Text,
+    APPLY_PATH, CONFIG_PATH, DRAIN_PATH, DataPath, Drained, EXPLAIN_PATH, METRICS_PATH, NoBackend, Proposal,
+    RELOAD_PATH, Request, STATUS_PATH, Status, Terms, Text, UNDRAIN_PATH,
     connections::{Answer, CLIENT_PATIENCE, Stage},
 };
 use crate::{complaint::Complaint, config::MAX_FILE_BYTES, metrics};
@@ -75,6 +75,20 @@ pub const ROUTES: &[Route] = &[
         answer: "what `clb explain --json` prints",
     },
     Route {
+        method: Method::POST,
+        path: DRAIN_PATH,
+        question: "`address` and `port` of backends that shall get no new flows; without `port`, every one of the address",
+        answer: "when that is so: `drained`, `changed` (false if it was so before), `asked`, `backends` with their listeners, and \
+                 `warnings`. Of a backend: `share`; `flows` that are known to be left; `drain_seconds`, in which others may \
+                 show themselves; `is_empty`, once none is left and none can come. 422 with `error` if there is no such backend",
+    },
+    Route {
+        method: Method::POST,
+        path: UNDRAIN_PATH,
+        question: "as before, of backends that shall get their share again; without `port`, also those that were drained by it",
+        answer: "as before",
+    },
+    Route {
         method: Method::GET,
         path: METRICS_PATH,
         question: "",
@@ -112,11 +126,17 @@ impl ForCommands {
             (&Method::GET, CONFIG_PATH) => Ok(as_json(StatusCode::OK, &ask(requests, Request::Config).await?)),
             (&Method::GET, METRICS_PATH) => metrics(requests).await,
             (&Method::POST, EXPLAIN_PATH) => {
-                let body = self.body(request, LONGEST_QUESTION, CLIENT_PATIENCE).await?;
-                let question = serde_json::from_slice(&body.bytes).context("the question is of another version of clb");
-                let question = question.map_err(|error| Failure(StatusCode::BAD_REQUEST, error))?;
+                let question = self.question(request).await?;
                 let explanation = ask(requests, |answer| Request::Explain(question, answer)).await?;
                 Ok(as_json(StatusCode::OK, &explanation))
+            }
+            (&Method::POST, DRAIN_PATH) => {
+                let drain = self.question(request).await?;
+                drained(ask(requests, |answer| Request::Drain(drain, answer)).await?)
+            }
+            (&Method::POST, UNDRAIN_PATH) => {
+                let drain = self.question(request).await?;
+                drained(ask(requests, |answer| Request::Undrain(drain, answer)).await?)
             }
             (&Method::POST, APPLY_PATH) => {
                 let terms = terms(&request)?;
@@ -127,6 +147,13 @@ impl ForCommands {
             (&Method::POST, RELOAD_PATH) => self.apply(Proposal { text: Text::OwnFile, terms: terms(&request)? }).await,
             _ => Err(Failure(StatusCode::NOT_FOUND, anyhow!("no such thing here"))),
         }
+    }
+
+    /// Reads a question.
+    async fn question<T: DeserializeOwned>(&self, request: HttpRequest<Incoming>) -> Result<T, Failure> {
+        let body = self.body(request, LONGEST_QUESTION, CLIENT_PATIENCE).await?;
+        let question = serde_json::from_slice(&body.bytes).context("the question is of another version of clb");
+        question.map_err(|error| Failure(StatusCode::BAD_REQUEST, error))
     }
 
     /// Reads what a client sends, of which there may not be too much, and not too slowly.
@@ -236,6 +263,11 @@ async fn ask<T>(
     request: impl FnOnce(oneshot::Sender<anyhow::Result<T>>) -> Request,
 ) -> Result<T, Failure> {
     hand_over(requests, request).await?.map_err(|error| Failure(StatusCode::INTERNAL_SERVER_ERROR, error))
+}
+
+fn drained(done: Result<Drained, NoBackend>) -> Result<Response<Full<Bytes>>, Failure> {
+    let done = done.map_err(|error| Failure(StatusCode::UNPROCESSABLE_ENTITY, error.into()))?;
+    Ok(as_json(StatusCode::OK, &done))
 }
 
 fn terms(request: &HttpRequest<Incoming>) -> Result<Terms, Failure> {

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
+use super::FlowsLeft;
 use crate::health::{Counts, Verdict};
 
 /// What an agent balances, and its counters at one moment.
@@ -29,12 +30,25 @@ pub struct Status {
     pub drops: BTreeMap<String, u64>,
     /// By VIP, protocol and port.
     pub listeners: Vec<ListenerStatus>,
+    /// What was drained by a person.
+    pub drains: Vec<DrainStatus>,
     /// The agent itself.
     pub agent: AgentStatus,
     /// What became of its configuration.
     pub reloads: ReloadStatus,
     /// What the checks of all backends came to since the agent began to serve.
     pub health: Counts,
+}
+
+/// What was drained by a person.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct DrainStatus {
+    /// The private IP.
+    pub address: IpAddr,
+    /// Its port; nothing for every one.
+    pub port: Option<u16>,
+    /// Of how many backends that is; of none if all of them were unbound since.
+    pub backends: usize,
 }
 
 /// The agent itself.
@@ -143,6 +157,11 @@ pub struct BackendStatus {
     pub reply_bytes: u64,
     /// Flows that are pinned to it.
     pub pins: u64,
+    /// Whether it gets no new flows, as a person asked.
+    pub drained: bool,
+    /// What is left there if it gets no new flows, whatever the reason.
+    #[serde(flatten)]
+    pub left: FlowsLeft,
     /// How packets reach it.
     pub next_hop: NextHopStatus,
     /// What its checks say; nothing if it has none.

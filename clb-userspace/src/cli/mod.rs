@@ -8,11 +8,13 @@ mod bindable;
 mod check;
 mod decap;
 mod detach;
+mod drain;
 mod explain;
 mod generate;
 mod plan;
 mod run;
 mod status;
+mod wait;
 
 use std::{
     borrow::Cow,
@@ -30,6 +32,7 @@ use self::{
     bindable::BindableArguments,
     decap::DecapArguments,
     detach::DetachArguments,
+    drain::{DrainArguments, UndrainArguments},
     explain::ExplainArguments,
     generate::{CompletionsArguments, ManArguments, SchemaArguments},
     plan::PlanArguments,
@@ -57,6 +60,8 @@ enum Verb {
     Plan(PlanArguments),
     Apply(ApplyArguments),
     Detach(DetachArguments),
+    Drain(DrainArguments),
+    Undrain(UndrainArguments),
     Explain(ExplainArguments),
     Decap(DecapArguments),
     Schema(SchemaArguments),
@@ -160,6 +165,8 @@ pub fn main() -> ExitCode {
         Verb::Plan(arguments) => plan::plan(&arguments),
         Verb::Apply(arguments) => apply::apply(arguments),
         Verb::Detach(arguments) => detach::detach(&arguments),
+        Verb::Drain(arguments) => drain::drain(&arguments),
+        Verb::Undrain(arguments) => drain::undrain(&arguments),
         Verb::Explain(arguments) => explain::explain(arguments),
         Verb::Decap(arguments) => decap::decap(arguments),
         Verb::Schema(SchemaArguments {}) => generate::schema(),

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 
-use super::{StatusArguments, print};
+use super::{StatusArguments, drain::render_left, print};
 use crate::{
-    api::{self, BackendStatus, LeavingStatus, ListenerStatus, NextHopState, Status},
+    api::{self, BackendStatus, DrainStatus, LeavingStatus, ListenerStatus, NextHopState, Status},
+    drain::Drain,
     health::Verdict,
 };
 
@@ -21,7 +22,7 @@ pub fn status(arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
 
 fn render(status: &Status) -> String {
     let Status { load_balancer, interfaces, passed, answered, flows, pins, source_addresses, .. } = status;
-    let Status { events, drops, listeners, reloads, .. } = status;
+    let Status { events, drops, listeners, drains, reloads, .. } = status;
     let mut text = format!("{load_balancer}\n");
     for interface in interfaces {
         text.push_str(&format!("  {} {} ({})\n", interface.name, interface.mode, interface.reason));
@@ -35,6 +36,10 @@ fn render(status: &Status) -> String {
     }
     for listener in listeners {
         text.push_str(&render_listener(listener));
+    }
+    for DrainStatus { address, port, .. } in drains.iter().filter(|drain| drain.backends == 0) {
+        let drain = Drain { address: *address, port: *port };
+        text.push_str(&format!("\n{drain} is drained, and no listener has it: `clb undrain {drain}` forgets that\n"));
     }
     let dropped: u64 = drops.values().sum();
     if *source_addresses > 0 {
@@ -98,6 +103,10 @@ fn render_listener(listener: &ListenerStatus) -> String {
     let mut text = format!("\n{name}: {protocol} {vip} {mode}, {packets} packets, {bytes} bytes\n{table}\n");
     if moving_slots + settling_slots > 0 {
         text.push_str(&format!("  slots with another owner: {moving_slots} moving, {settling_slots} settling\n"));
+    }
+    for backend in backends.iter().filter(|backend| backend.drained) {
+        let address = std::net::SocketAddr::new(backend.address, backend.port);
+        text.push_str(&format!("  {address} is drained: {}\n", render_left(&backend.left)));
     }
     for backend in backends {
         let Some(health) = &backend.health else { continue };

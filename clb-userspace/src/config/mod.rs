@@ -35,7 +35,7 @@ pub use self::{
     model::{Affinity, Backend, BackendKind, Config, Forwarding, Listener, OnUnhealthy, TunnelSources},
     nearest::nearest,
     problem::{Code, Severity},
-    reader::Seconds,
+    reader::{Seconds, parse_duration},
     render::{Color, Problems},
     rules::{Candidate, Forbidden},
     schema::schema,

@@ -6,6 +6,7 @@
 mod change;
 pub mod decap;
 mod desired;
+mod drains;
 mod explain;
 mod next_hops;
 mod plan;
@@ -39,6 +40,7 @@ pub use self::{
 };
 use self::{
     desired::Standing,
+    drains::Drains,
     next_hops::{NextHops, addresses, leaving},
     reload::Reloads,
     watch::Watch,
@@ -137,6 +139,7 @@ struct Control {
     network: Network,
     next_hops: NextHops,
     health: Health,
+    drains: Drains,
     dataplane: Dataplane,
     reports: Reports,
     sweeps: Sweeps,
@@ -168,11 +171,13 @@ impl Control {
         NextHops::wait_for(&mut network, &addresses(&config), options.unresolved).await?;
 
         let mut dataplane = Dataplane::open(settings(options.drop_log, &config), &desired, home)?;
+        let drains = Drains::of(&dataplane)?;
         let reports = dataplane.reports()?;
         let health = Health::start(&config, &dataplane.lost().collect());
         let interfaces = config.interfaces.iter().filter_map(|name| network.interface(name));
         dataplane.take_over(&interfaces.map(|of| (of.index, of.name.clone())).collect()).await?;
-        let desired = desired::desired(&config, &standing(&health))?;
+        let known = |listener, backend| standing(&health, &drains, listener, backend);
+        let desired = desired::desired(&config, &known)?;
         let next_hops = NextHops::of(&addresses(&config), &network);
         apply(options.drop_log, &config, &desired, &next_hops, &mut dataplane).await?;
         next_hops.log_changes_since(&NextHops::default());
@@ -182,6 +187,7 @@ impl Control {
             next_hops,
             health,
             config,
+            drains,
             dataplane,
             reports,
             sweeps: Sweeps::new(),
@@ -235,6 +241,8 @@ impl Control {
                     drop(answer.send(explain::explain(&self.config, &self.next_hops, &self.dataplane, question)));
                 }
                 Event::Request(Request::Apply(proposal, answer)) => drop(answer.send(self.apply(proposal).await)),
+                Event::Request(Request::Drain(asked, answer)) => drop(answer.send(self.drain(asked).await)),
+                Event::Request(Request::Undrain(asked, answer)) => drop(answer.send(self.undrain(asked).await)),
                 Event::Terminate { signal } => {
                     info!(
                         "{signal}: ending; forwarding goes on as it is until `clb run` takes it over or `clb detach` ends it"
@@ -281,19 +289,24 @@ impl Control {
 
     /// What the data plane shall hold for a configuration.
     fn desired(&self, config: &Config) -> anyhow::Result<BTreeMap<ListenerId, DesiredListener>> {
-        desired::desired(config, &standing(&self.health))
+        desired::desired(config, &|listener, backend| self.standing(listener, backend))
     }
 
-    /// Gives flows to backends by what is known of them now.
+    /// What is known of a backend.
+    fn standing(&self, listener: ListenerId, backend: BackendId) -> Standing {
+        standing(&self.health, &self.drains, listener, backend)
+    }
+
+    /// Gives flows to backends by what is known of them now, and returns how many listeners that changed.
+    async fn try_follow_standing(&mut self) -> anyhow::Result<usize> {
+        let desired = self.desired(&self.config)?;
+        let Self { options, config, next_hops, dataplane, .. } = self;
+        apply(options.drop_log, config, &desired, next_hops, dataplane).await
+    }
+
+    /// The same where nobody waits for it.
     async fn follow_standing(&mut self) {
-        let followed = match self.desired(&self.config) {
-            Ok(desired) => {
-                let Self { options, config, next_hops, dataplane, .. } = self;
-                apply(options.drop_log, config, &desired, next_hops, dataplane).await
-            }
-            Err(error) => Err(error),
-        };
-        match followed {
+        match self.try_follow_standing().await {
             Ok(0) => {}
             Ok(changed) => info!("new flows go elsewhere: {changed} listeners changed"),
             Err(error) => warn!("flows go where they went: {error:#}"),
@@ -384,12 +397,9 @@ async fn file_changed(watch: &mut Option<Watch>) -> anyhow::Result<()> {
     }
 }
 
-/// What is known of backends.
-fn standing(health: &Health) -> impl Fn(ListenerId, BackendId) -> Standing + '_ {
-    |listener, backend| Standing {
-        is_drained: false,
-        is_unhealthy: health.verdict(listener, backend) == Verdict::Unhealthy,
-    }
+fn standing(health: &Health, drains: &Drains, listener: ListenerId, backend: BackendId) -> Standing {
+    let is_unhealthy = health.verdict(listener, backend) == Verdict::Unhealthy;
+    Standing { is_unhealthy, ..drains.standing(backend) }
 }
 
 /// What the program is loaded with.

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::{Control, desired, next_hops::describe};
 use crate::{
     api::{
-        AgentStatus, BackendStatus, DataPath, HealthStatus, InterfaceStatus, LeavingStatus, ListenerStatus,
+        AgentStatus, BackendStatus, DataPath, FlowsLeft, HealthStatus, InterfaceStatus, LeavingStatus, ListenerStatus,
         NextHopState, NextHopStatus, Status,
     },
     config::{Backend, Listener},
@@ -37,6 +37,7 @@ impl Control {
             events: counters.events.iter().map(|(event, times)| (event.name().to_owned(), *times)).collect(),
             drops: counters.dropped.iter().map(|(reason, packets)| (reason.name().to_owned(), *packets)).collect(),
             listeners: self.config.listeners.iter().map(|listener| self.listener_status(listener, &counters)).collect(),
+            drains: self.drain_status(),
             agent: AgentStatus {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
@@ -61,8 +62,9 @@ impl Control {
         let counted = counters.listeners.get(&desired::id(listener)).cloned().unwrap_or_default();
         let backends = listener.backends.iter().map(|backend| {
             let Backend { address, port, weight, kind, cvm, .. } = backend;
-            let BackendCounters { traffic, slots, pins } =
-                counted.backends.get(&BackendId { address: *address, port: *port }).copied().unwrap_or_default();
+            let id = BackendId { address: *address, port: *port };
+            let counters = counted.backends.get(&id).copied().unwrap_or_default();
+            let BackendCounters { traffic, slots, pins, .. } = counters;
             BackendStatus {
                 address: *address,
                 port: *port,
@@ -75,6 +77,8 @@ impl Control {
                 reply_packets: traffic.replies.packets,
                 reply_bytes: traffic.replies.bytes,
                 pins,
+                drained: self.drains.standing(id).is_drained,
+                left: left(&counters),
                 next_hop: self.next_hop_status(listener, backend),
                 health: self.health_status(listener, backend),
             }
@@ -126,6 +130,11 @@ impl Control {
         };
         NextHopStatus { state, detail }
     }
+}
+
+pub(super) fn left(counters: &BackendCounters) -> FlowsLeft {
+    let BackendCounters { flows, drain, is_empty, .. } = *counters;
+    FlowsLeft { flows, drain_seconds: drain.map(|drain| drain.as_secs_f64()), is_empty }
 }
 
 /// In seconds.

@@ -130,12 +130,15 @@ impl Dataplane {
 
     /// Makes these the slots of a listener. Writes nothing if they are already.
     pub(super) fn switch_slots(&mut self, id: ListenerId, slots: Vec<TrackedSlot>) -> anyhow::Result<()> {
-        let Self { maps, listeners, space, .. } = self;
+        let Self { maps, listeners, space, left, .. } = self;
         let live = listeners.get_mut(&id).with_context(|| format!("listener {id} is there"))?;
         live.generation += 1;
         let is_empty = slots.iter().all(|&slot| slot == TrackedSlot::stable(NOBODY));
         let slots = if is_empty { Vec::new() } else { slots };
         live.count_slots(&slots);
+        for opened in live.backends.values().filter(|backend| backend.slots > 0) {
+            left.closed.remove(&opened.index);
+        }
         let (words, changes) = live.name_changes(&slots, maps, space)?;
         let old = std::mem::replace(&mut live.changes, changes);
         if words.len() == live.table.slots as usize && live.table.is(live.desired.mode) && words == live.words(maps)? {

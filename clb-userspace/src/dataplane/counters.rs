@@ -1,10 +1,10 @@
 //! Reading the counters: read when asked, added up over all CPUs.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use clb_common::{BackendTraffic, DropReason, Event, Phase, Traffic, VerdictCounter};
 
-use super::{Dataplane, ListenerId, LiveBackend, LiveListener, maps};
+use super::{Dataplane, ListenerId, LiveBackend, LiveListener, maps, ticks};
 use crate::slots::BackendId;
 
 /// All counters at one moment.
@@ -54,6 +54,12 @@ pub struct BackendCounters {
     pub slots: u32,
     /// Flows that are pinned to it, when they were last looked at.
     pub pins: u64,
+    /// The same with those that `full_nat` remembers.
+    pub flows: u64,
+    /// How long flows of it that were not seen yet have to show themselves, if slots were taken from it.
+    pub drain: Option<Duration>,
+    /// Whether no flow is left, and none can come.
+    pub is_empty: bool,
 }
 
 impl Counters {
@@ -72,7 +78,8 @@ impl Counters {
 
 /// Reads all counters.
 pub(super) fn read(of: &Dataplane) -> anyhow::Result<Counters> {
-    let Dataplane { maps: of, flows, pins, pinned, listeners, space, .. } = of;
+    let Dataplane { maps: of, flows, pins, left, listeners, space, .. } = of;
+    let now = ticks::now()?;
     let dropped = |&reason| Ok((reason, maps::sum(&of.verdicts, VerdictCounter::Dropped(reason).index())?));
     let event = |&event| Ok((event, maps::sum(&of.events, event as u32)?));
     let mut counters = Counters {
@@ -94,9 +101,18 @@ pub(super) fn read(of: &Dataplane) -> anyhow::Result<Counters> {
             moving: live.changing(|phase| phase != Phase::Settling),
             settling: live.changing(|phase| phase == Phase::Settling),
         };
+        let moving = live.moving_until();
         for (&backend, &LiveBackend { index, slots, .. }) in &live.backends {
-            let pins = pinned.get(&index).copied().unwrap_or_default();
-            let counters = BackendCounters { traffic: of.backend_traffic(index)?, slots, pins };
+            let drain = moving.get(&index).map(|&end| ticks::until(end, now));
+            let flows = left.flows(index);
+            let counters = BackendCounters {
+                traffic: of.backend_traffic(index)?,
+                slots,
+                pins: left.pins.get(&index).copied().unwrap_or_default(),
+                flows,
+                drain,
+                is_empty: flows == 0 && slots == 0 && drain.is_none() && left.closed.contains(&index),
+            };
             listener.backends.insert(backend, counters);
         }
         counters.listeners.insert(id, listener);

@@ -13,7 +13,7 @@ use clb_common::{
     Traffic, Transition,
 };
 
-use super::{pool::SourcePool, space::blocks};
+use super::{drains::DrainTable, pool::SourcePool, space::blocks};
 use crate::network::Prefix;
 
 /// All maps that the agent reads or writes. `clb-ebpf/src/maps.rs` says what each is for.
@@ -30,6 +30,7 @@ pub struct Maps {
     pub verdicts: PerCpuArray<MapData, u64>,
     pub events: PerCpuArray<MapData, u64>,
     pub pool: SourcePool,
+    pub drains: DrainTable,
 }
 
 impl Maps {
@@ -48,6 +49,7 @@ impl Maps {
             verdicts: take(ebpf, "VERDICTS")?,
             events: take(ebpf, "EVENTS")?,
             pool: SourcePool::take(ebpf)?,
+            drains: DrainTable::take(ebpf)?,
         })
     }
 

@@ -9,6 +9,7 @@ mod attach;
 mod change;
 mod counters;
 mod decap;
+mod drains;
 mod explain;
 mod flows;
 mod home;
@@ -50,6 +51,7 @@ use self::{
     pins::PinTable,
     program::Program,
     space::{Capacity, Space},
+    sweep::Left,
 };
 use crate::{
     control::{DesiredListener, Step},
@@ -89,8 +91,8 @@ pub struct Dataplane {
     maps: Maps,
     flows: FlowTable,
     pins: PinTable,
-    /// How many there were when they were last looked at, by backend.
-    pinned: BTreeMap<u32, u64>,
+    /// What was there when pins and flows were last looked at.
+    left: Left,
     listeners: BTreeMap<ListenerId, LiveListener>,
     routes: BTreeMap<Prefix, NextHop>,
     space: Space,
@@ -157,7 +159,7 @@ impl Dataplane {
             maps,
             flows,
             pins,
-            pinned: BTreeMap::new(),
+            left: Left::default(),
             listeners: BTreeMap::new(),
             routes: BTreeMap::new(),
             space,

@@ -94,6 +94,13 @@ enum Which {
     Others = 1,
 }
 
+impl Over {
+    /// The backend that its flow stayed with.
+    pub const fn backend(&self) -> u32 {
+        self.pin.backend
+    }
+}
+
 impl PinTable {
     /// Takes the pins out of a loaded object.
     pub fn take(ebpf: &mut Ebpf) -> anyhow::Result<Self> {

@@ -14,7 +14,7 @@ use clb_common::{FlowHash, Phase};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{
-    Dataplane, ListenerId, LiveListener,
+    Dataplane, GRACE, ListenerId, LiveListener,
     flows::Lifetime,
     pins::{Found, Look, Watched},
 };
@@ -37,6 +37,26 @@ struct Seen {
     generation: u64,
     /// Its changes that were settling.
     settling: BTreeSet<u32>,
+    /// Its backends that could get no further flow.
+    closed: BTreeSet<u32>,
+}
+
+/// What is at the backends, as of the last walks.
+#[derive(Default)]
+pub struct Left {
+    /// Pins.
+    pub pins: BTreeMap<u32, u64>,
+    /// Flows of `full_nat`.
+    pub flows: BTreeMap<u32, u64>,
+    /// Backends that got no further flow since before they were looked at: no other flow is there than those that were found.
+    pub closed: BTreeSet<u32>,
+}
+
+impl Left {
+    /// Flows that are known of, pinned or remembered.
+    pub fn flows(&self, backend: u32) -> u64 {
+        [&self.pins, &self.flows].into_iter().filter_map(|flows| flows.get(&backend)).sum()
+    }
 }
 
 impl Dataplane {
@@ -57,7 +77,7 @@ impl Dataplane {
                 lifetimes.insert(index, lifetime);
                 watched.insert(index, live.watched(self, lifetime)?);
             }
-            seen.insert(id, Seen { index, generation, settling: live.settling() });
+            seen.insert(id, Seen { index, generation, settling: live.settling(), closed: self.closed(live) });
         }
         let lost = self.listeners.values().flat_map(|live| live.backends.values());
         let lost = lost.filter(|backend| backend.value.is_lost()).map(|backend| backend.index);
@@ -83,13 +103,16 @@ impl Dataplane {
             // One that was used meanwhile holds up its change.
             if !self.pins.end(over)? {
                 pins.unsettled.extend(over.holds_up);
+                *pins.by_backend.entry(over.backend()).or_default() += 1;
             }
         }
         self.end_moving(now)?;
-        self.pinned.clone_from(&pins.by_backend);
+        self.left.pins.clone_from(&pins.by_backend);
+        self.left.flows.clone_from(&flows);
         if !pins.is_complete {
             return Ok(());
         }
+        self.left.closed.extend(unchanged.values().flat_map(|seen| &seen.closed));
         let mut settled = Vec::new();
         let mut unneeded = Vec::new();
         for (&id, seen) in &unchanged {
@@ -118,6 +141,16 @@ impl Dataplane {
         removed.and(self.give_back().await)
     }
 
+    /// A listener's backends that can get no further flow, also not from a packet that is on its way through the program.
+    fn closed(&self, live: &LiveListener) -> BTreeSet<u32> {
+        if self.last_change.is_some_and(|last_change| last_change.elapsed() < GRACE) {
+            return BTreeSet::new();
+        }
+        let moving = live.moving_until();
+        let backends = live.backends.values().filter(|backend| backend.slots == 0);
+        backends.map(|backend| backend.index).filter(|index| !moving.contains_key(index)).collect()
+    }
+
     /// Flows that were not seen in all that time are over.
     fn end_moving(&mut self, now: u32) -> anyhow::Result<()> {
         for live in self.listeners.values_mut() {
@@ -125,6 +158,7 @@ impl Dataplane {
                 if change.transition.phase() != Phase::Settling && now > change.transition.until {
                     change.transition = change.transition.settled();
                     self.maps.transitions.set(index, change.transition, 0).context("end the drain of a slot")?;
+                    self.last_change = Some(Instant::now());
                 }
             }
         }
@@ -149,6 +183,18 @@ impl LiveListener {
     fn settling(&self) -> BTreeSet<u32> {
         let settling = self.changes.iter().filter(|(_, change)| change.transition.phase() == Phase::Settling);
         settling.map(|(&index, _)| index).collect()
+    }
+
+    /// Backends whose old flows have time to show themselves, and the tick in which it ends.
+    pub(super) fn moving_until(&self) -> BTreeMap<u32, u32> {
+        let mut moving = BTreeMap::new();
+        for change in self.changes.values() {
+            if let Stage::Moving { previous, until } = TrackedSlot::of(&change.transition).stage {
+                let latest = moving.entry(previous).or_insert(until);
+                *latest = until.max(*latest);
+            }
+        }
+        moving
     }
 
     fn watched(&self, of: &Dataplane, lifetime: Lifetime) -> anyhow::Result<Watched> {
