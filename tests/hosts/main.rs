@@ -5,6 +5,7 @@
 
 mod accounting;
 mod apply;
+mod churn;
 mod config;
 mod connection;
 mod datagrams;

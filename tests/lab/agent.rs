@@ -31,17 +31,21 @@ pub struct Agent {
 impl Agent {
     /// Starts `clb run` on this host with this file and these options more.
     pub fn start(lab: &Lab, host: &Host, config: &Path, options: &[&str]) -> Result<Self> {
-        let binary = binary()?;
+        Self::start_other(&binary()?, lab, host, config, options)
+    }
+
+    /// The same with another binary.
+    pub fn start_other(binary: &Path, lab: &Lab, host: &Host, config: &Path, options: &[&str]) -> Result<Self> {
         let socket = lab.directory().join(format!("{}.sock", host.label()));
         let log = lab.directory().join(format!("{}.log", host.label()));
         let stderr = File::create(&log).with_context(|| format!("make {}", log.display()))?;
-        let mut command = host.command(&binary);
+        let mut command = host.command(binary);
         command.arg("run").arg("--config").arg(config).arg("--socket").arg(&socket);
         let bpf_fs = lab.bpf_fs(host)?;
         command.arg("--bpf-fs").arg(&bpf_fs).args(options);
         command.stdin(Stdio::null()).stdout(stderr.try_clone()?).stderr(stderr);
         let process = command.spawn().context("start clb")?;
-        Ok(Self { binary, process, socket, bpf_fs, log })
+        Ok(Self { binary: binary.to_owned(), process, socket, bpf_fs, log })
     }
 
     /// Waits until it answers, and knows the next hop of every backend.
@@ -61,6 +65,16 @@ impl Agent {
             (_, Err(error)) => Err(error.context("clb does not answer `clb status`")),
             (Ok(()), Ok(None)) => unreachable!("it was ready, so it had answered"),
         }
+    }
+
+    /// Waits until it serves, also if some next hop is not known.
+    pub fn wait_until_it_answers(&mut self) -> Result<()> {
+        wait_until("clb answers", READY, || {
+            if let Some(status) = self.process.try_wait()? {
+                bail!("clb ended ({status})");
+            }
+            Ok(self.status().is_ok())
+        })
     }
 
     /// What `clb status` says.

@@ -6,6 +6,7 @@
 
 mod apt;
 mod build;
+mod churn;
 mod ci;
 mod demo;
 mod linker;
@@ -40,6 +41,8 @@ enum Task {
     Build,
     /// Build, then send real traffic through clb in a lab of network namespaces
     Demo(demo::Arguments),
+    /// Build, then keep connections open in a lab while everything changes around them
+    Churn(churn::Arguments),
     /// Build, then run every test
     Test(test::Arguments),
     /// Check the format, and run clippy on the agent and on the XDP program
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Task::Setup(arguments) => setup::run(&arguments),
         Task::Build => build::run(),
         Task::Demo(arguments) => demo::run(&arguments),
+        Task::Churn(arguments) => churn::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Lint => lint::run(),
         Task::Vm(arguments) => vm::run(&arguments),

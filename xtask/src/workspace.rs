@@ -41,6 +41,11 @@ impl Workspace {
         self.target.join("release/clb-demo")
     }
 
+    /// The churn, once built.
+    pub fn churn(&self) -> PathBuf {
+        self.target.join("release/clb-churn")
+    }
+
     /// The first process of the virtual machines.
     pub fn vm_init(&self) -> PathBuf {
         self.target.join("release/clb-vm")
