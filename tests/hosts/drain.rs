@@ -68,7 +68,9 @@ fn of_drained(status: &Status) -> impl Iterator<Item = &BackendStatus> {
 }
 
 fn exchange(connections: &mut [Connection]) {
-    connections.iter_mut().for_each(|connection| connection.exchange(100));
+    for connection in connections {
+        connection.exchange(100);
+    }
 }
 
 /// No new connection reaches it.
@@ -124,7 +126,7 @@ fn new_connections_go_elsewhere_old_ones_stay_and_undrain_gives_the_slots_back()
     assert!(said.contains("error: after 1 s, ") && said.contains("\nhelp: 10.0.1.11 stays drained"), "{said}");
 
     let waiting = spawn(command(&agent, "drain", "10.0.1.11 --wait --json"));
-    connections.into_iter().for_each(reset);
+    reset(connections);
     let waited = waiting.wait_with_output().unwrap();
     assert_eq!(waited.status.code(), Some(0), "{waited:?}");
     let waited = json(&waited);
@@ -147,9 +149,11 @@ fn new_connections_go_elsewhere_old_ones_stay_and_undrain_gives_the_slots_back()
     }
 }
 
-/// Ends a connection so that both ends, and clb, forget it at once.
-fn reset(connection: Connection) {
-    SockRef::from(&connection.stream).set_linger(Some(Duration::ZERO)).unwrap();
+/// Ends connections so that both ends, and clb, forget them at once.
+fn reset(connections: Vec<Connection>) {
+    for Connection { stream } in connections {
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
 }
 
 fn spawn(mut command: Command) -> Child {

@@ -14,6 +14,7 @@ mod ending;
 mod explain;
 mod flow_end;
 mod forwarding;
+mod health;
 mod http;
 mod interfaces;
 mod modes;

@@ -81,7 +81,9 @@ impl Control {
             info!("{asked} is drained: it gets no new flows until `clb undrain {asked}`");
         }
         let warnings = self.without_backends(asked);
-        warnings.iter().for_each(|warning| warn!("{warning}"));
+        for warning in &warnings {
+            warn!("{warning}");
+        }
         Ok(Ok(Drained { warnings, ..self.drained(asked, added.is_some())? }))
     }
 
