@@ -123,6 +123,7 @@ fn new_connections_go_elsewhere_old_ones_stay_and_undrain_gives_the_slots_back()
     let output = ask(&agent, "drain", "10.0.1.11 --wait --timeout 1s");
     let (_, said, code) = told(&output);
     assert_eq!(code, Some(2), "{said}");
+    assert!(said.starts_with("10.0.1.11: ") && said.contains(" flows left\n"), "{said}");
     assert!(said.contains("error: after 1 s, ") && said.contains("\nhelp: 10.0.1.11 stays drained"), "{said}");
 
     let waiting = spawn(command(&agent, "drain", "10.0.1.11 --wait --json"));
