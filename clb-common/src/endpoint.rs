@@ -69,6 +69,12 @@ impl Endpoint {
         if self.version == Version::V4 as u8 { Version::V4 } else { Version::V6 }
     }
 
+    /// Its protocol and socket address, unless it stands for an address as a whole.
+    pub fn socket(&self) -> Option<(Protocol, SocketAddr)> {
+        let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(|&known| known as u8 == self.protocol)?;
+        Some((protocol, SocketAddr::new(self.address.into(), self.port.number())))
+    }
+
     /// The endpoint with this socket address.
     pub fn of(protocol: Protocol, socket: SocketAddr) -> Self {
         Self::new(Version::of(socket.ip()), socket.ip().into(), protocol, Port::new(socket.port()))

@@ -50,4 +50,11 @@ pub use report::{About, Report};
 pub use slot::{SLOTS_PER_BLOCK, SlotBlock, slot_of};
 pub use stage::{STAGES, Stage};
 pub use too_big::{TOO_BIG_PER_TICK, TooBig};
-pub use tracking::{NOBODY, PINS_PER_TICK, Phase, Pin, PinBudget, Segment, Slot, Transition, Way};
+pub use tracking::{
+    NOBODY, OPENING_PINS, OPENING_PINS_PER_TICK, PINS, PINS_PER_TICK, Phase, Pin, PinBudget, Segment, Slot, Transition,
+    Way,
+};
+
+/// Counts the layouts of the maps that outlive an agent. Another agent takes over only those of its own number: it is to be raised
+/// whenever a key or value, or what one means, becomes another.
+pub const LAYOUT_VERSION: u32 = 1;

@@ -26,6 +26,11 @@ impl SlotTable {
         Self { first_block, slots, mode: mode as u32 }
     }
 
+    /// How packets reach the backends.
+    pub fn mode(&self) -> Option<ForwardingMode> {
+        ForwardingMode::ALL.into_iter().find(|&mode| self.is(mode))
+    }
+
     /// Whether packets reach the backends in this mode.
     #[inline(always)]
     pub const fn is(&self, mode: ForwardingMode) -> bool {

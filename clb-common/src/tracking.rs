@@ -166,8 +166,16 @@ pub struct PinBudget {
     pub others: crate::Budget,
 }
 
-/// So many a tick and CPU, of each kind.
-pub const PINS_PER_TICK: u32 = 65_536;
+/// How many flows can be pinned of which more than a SYN was seen. The one that had no packet for the longest time gives way.
+pub const PINS: u32 = 131_072;
+/// The same for flows of which only a SYN was seen.
+pub const OPENING_PINS: u32 = 131_072;
+
+/// All CPUs together make so many a tick: under a flood a pin stays for two ticks, so that flows whose packets come more often
+/// than that keep theirs.
+pub const PINS_PER_TICK: u32 = PINS / 2;
+/// The same for flows of which only a SYN was seen: their next packet comes within a tick.
+pub const OPENING_PINS_PER_TICK: u32 = OPENING_PINS;
 
 #[cfg(test)]
 mod tests {

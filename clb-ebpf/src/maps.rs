@@ -12,8 +12,9 @@ use aya_ebpf::{
 };
 use clb_common::{
     Address, Backend, BackendTraffic, EVENT_COUNTERS, Endpoint, Flow, FlowKey, FragmentKey, FragmentNote, Listener,
-    NextHop, PINS_PER_TICK, POOL_ADDRESSES, Pin, PinBudget, Pool, Reply, Report, Return, ReturnKey, STAGES, Seen,
-    Segment, SlotBlock, Stage, TICK_SHIFT, TOO_BIG_PER_TICK, TooBig, Traffic, Transition, VERDICT_COUNTERS,
+    NextHop, OPENING_PINS_PER_TICK, PINS_PER_TICK, POOL_ADDRESSES, Pin, PinBudget, Pool, Reply, Report, Return,
+    ReturnKey, STAGES, Seen, Segment, SlotBlock, Stage, TICK_SHIFT, TOO_BIG_PER_TICK, TooBig, Traffic, Transition,
+    VERDICT_COUNTERS,
 };
 
 use crate::{forward::Delivery, parse::Walked, settings};
@@ -304,10 +305,11 @@ pub fn remove_opening_pin(key: &FlowKey) {
 #[inline(always)]
 pub fn may_pin(segment: Segment, tick: u32) -> bool {
     let mut may = false;
+    let cpus = settings::cpus().max(1);
     with(&PIN_BUDGET, 0, |budget: &mut PinBudget| {
         may = match segment {
-            Segment::Opens => budget.opening.take(tick, PINS_PER_TICK),
-            Segment::Continues => budget.others.take(tick, PINS_PER_TICK),
+            Segment::Opens => budget.opening.take(tick, OPENING_PINS_PER_TICK / cpus),
+            Segment::Continues => budget.others.take(tick, PINS_PER_TICK / cpus),
         };
     });
     may

@@ -4,6 +4,7 @@
 //! backends are addresses of the loopback interface.
 
 use std::{
+    collections::BTreeSet,
     env,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, TcpListener},
@@ -50,7 +51,7 @@ async fn measure(kind: &str, port: u16) {
     let backend = listener.backends[0].clone();
     let addresses = (0..BACKENDS).map(|number| Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 0).to_bits() + number));
     listener.backends = addresses.map(|address| Backend { address: address.into(), port, ..backend.clone() }).collect();
-    let health = Health::start(&config);
+    let health = Health::start(&config, &BTreeSet::new());
     // The first turn is not of interest: it grows the tables.
     tokio::time::sleep(INTERVAL).await;
     let (begin, before) = (Instant::now(), spent());

@@ -48,12 +48,12 @@ fn backend(address: &str, next_hop: NextHopState) -> BackendStatus {
         drained: next_hop == NextHopState::Resolved,
         left: FlowsLeft::default(),
         next_hop: NextHopStatus { state: next_hop, detail: String::new() },
-        health: Some(HealthStatus {
-            verdict: Verdict::Healthy,
+        health: (next_hop == NextHopState::Resolved).then_some(HealthStatus {
+            verdict: Verdict::Unhealthy,
             since: 0.0,
             cause: None,
-            is_flapping: false,
-            changes: 4,
+            is_flapping: true,
+            changes: 7,
             last_seconds: None,
             not_asked: None,
         }),
@@ -99,7 +99,7 @@ fn status(listener: &str) -> Status {
             last_refused_because: Some("1 error".into()),
             ..ReloadStatus::default()
         },
-        health: Counts::default(),
+        health: Counts { to_healthy: 11, to_unhealthy: 12, not_asked: 13 },
     }
 }
 
@@ -115,10 +115,13 @@ fn a_scrape_is_open_metrics_and_says_what_status_says() {
         ("clb_backend_next_hop_resolved{backend=10.0.1.11:80,listener=web}", 1.0),
         ("clb_backend_next_hop_resolved{backend=[fd00:10::1:11]:80,listener=web}", 0.0),
         ("clb_backend_slots_ratio{backend=10.0.1.11:80,listener=web}", 0.5),
+        ("clb_backend_healthy{backend=10.0.1.11:80,listener=web}", 0.0),
+        ("clb_backend_flapping{backend=10.0.1.11:80,listener=web}", 1.0),
+        ("clb_backend_verdict_changes{backend=10.0.1.11:80,listener=web}", 7.0),
+        ("clb_verdict_changes{to=unhealthy}", 12.0),
+        ("clb_checks_not_made{}", 13.0),
         ("clb_backend_drained{backend=10.0.1.11:80,listener=web}", 1.0),
         ("clb_backend_drained{backend=[fd00:10::1:11]:80,listener=web}", 0.0),
-        ("clb_backend_healthy{backend=10.0.1.11:80,listener=web}", 1.0),
-        ("clb_backend_verdict_changes{backend=10.0.1.11:80,listener=web}", 4.0),
         ("clb_listener_changing_slots{listener=web,phase=moving}", 8.0),
         ("clb_listener_changing_slots{listener=web,phase=settling}", 5.0),
         ("clb_pins{}", 9.0),

@@ -90,7 +90,7 @@ fn new_connections_go_elsewhere_old_ones_stay_and_undrain_gives_the_slots_back()
     let file = file(&network, &[long.clone(), short.clone()].concat());
     let _echo: Vec<_> = long.iter().flat_map(|listener| network.echo(listener)).collect();
     let _servers = network.serve(&short);
-    let agent = network.start(&file, &[]);
+    let mut agent = network.start(&file, &[]);
     let opened = long.iter().flat_map(|listener| std::iter::repeat_n(listener.vip, 20));
     let mut connections: Vec<_> = opened.map(|vip| Connection::open(&network.client, vip)).collect();
     exchange(&mut connections);
@@ -110,6 +110,12 @@ fn new_connections_go_elsewhere_old_ones_stay_and_undrain_gives_the_slots_back()
 
     network.reload(&agent, &file, "read again");
     assert_drained(&network, &short, "after a reload");
+    agent.kill().unwrap();
+    assert_drained(&network, &short, "without an agent");
+    agent = network.start(&file, &[]);
+    assert_drained(&network, &short, "with another agent");
+    assert_eq!(agent.status().unwrap().drains, [DrainStatus { address: DRAINED.into(), port: None, backends: 6 }]);
+    exchange(&mut connections);
     wait_for_status_within(Duration::from_secs(20), &agent, "the old connections are known", |status| {
         let mut long = status.listeners.iter().filter(|listener| listener.name.starts_with("long"));
         long.all(|listener| {
@@ -127,7 +133,9 @@ fn new_connections_go_elsewhere_old_ones_stay_and_undrain_gives_the_slots_back()
     assert!(said.contains("error: after 1 s, ") && said.contains("\nhelp: 10.0.1.11 stays drained"), "{said}");
 
     let waiting = spawn(command(&agent, "drain", "10.0.1.11 --wait --json"));
-    reset(connections);
+    for connection in connections {
+        reset(connection);
+    }
     let waited = waiting.wait_with_output().unwrap();
     assert_eq!(waited.status.code(), Some(0), "{waited:?}");
     let waited = json(&waited);
@@ -150,11 +158,10 @@ fn new_connections_go_elsewhere_old_ones_stay_and_undrain_gives_the_slots_back()
     }
 }
 
-/// Ends connections so that both ends, and clb, forget them at once.
-fn reset(connections: Vec<Connection>) {
-    for Connection { stream } in connections {
-        SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
-    }
+/// Ends a connection so that both ends, and clb, forget it at once.
+fn reset(connection: Connection) {
+    SockRef::from(&connection.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(connection);
 }
 
 fn spawn(mut command: Command) -> Child {

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: the agent ends well, and leaves nothing.
+//! SIGTERM and SIGINT: the agent ends well, and leaves forwarding as it is; `clb detach` leaves nothing.
 
 use nix::sys::signal::Signal;
 
@@ -10,15 +10,24 @@ use crate::{
 };
 
 #[test]
-fn a_signal_detaches_and_ends() {
+fn a_signal_ends_the_agent_and_detach_ends_forwarding() {
     let network = Network::new(Arms::Two, 1);
     let file = network.file(&every_kind(1));
-    for (kind, said) in [(Signal::SIGTERM, "SIGTERM: detaching"), (Signal::SIGINT, "SIGINT: detaching")] {
+    for (kind, said) in [(Signal::SIGTERM, "SIGTERM: ending"), (Signal::SIGINT, "SIGINT: ending")] {
         let mut agent = network.start(&file, &[]);
         assert_eq!(xdp_programs(&network.balancer), ["eth0: clb", "eth1: clb"]);
         signal(&agent, kind);
         assert_ends_well(&mut agent, said);
+        assert_eq!(xdp_programs(&network.balancer), ["eth0: clb", "eth1: clb"], "{kind}");
+        let detached = agent.detach_command().output().unwrap();
+        let said = String::from_utf8_lossy(&detached.stderr);
+        assert_eq!(said, "lb-lab: the program is off 2 interfaces, and its maps are gone\n");
         assert_eq!(xdp_programs(&network.balancer), [""; 0], "{kind}");
+        let again = agent.detach_command().output().unwrap();
+        assert!(
+            again.status.success() && String::from_utf8_lossy(&again.stderr).contains("nothing to do"),
+            "{again:?}"
+        );
     }
 }
 
@@ -47,8 +56,8 @@ fn an_interface_that_goes_away_does_not_end_the_agent() {
         status.listeners.iter().flat_map(|listener| &listener.backends).all(|b| b.next_hop.state == "unresolved")
     });
     signal(&agent, Signal::SIGTERM);
-    assert_ends_well(&mut agent, "SIGTERM: detaching");
-    assert_eq!(xdp_programs(&network.balancer), [""; 0]);
+    assert_ends_well(&mut agent, "SIGTERM: ending");
+    assert_eq!(xdp_programs(&network.balancer), ["eth0: clb"]);
 }
 
 fn assert_ends_well(agent: &mut Agent, said: &str) {

@@ -40,8 +40,12 @@ impl Network {
         let mut words = before.iter().map(Into::into).chain([binary]);
         let mut command = self.balancer.command(words.next().expect("a command"));
         command.args(words).args(["run", "--config"]).arg(self.config());
-        command.arg("--socket").arg(self.socket()).args(options);
+        command.arg("--socket").arg(self.socket()).arg("--bpf-fs").arg(self.bpf_fs()).args(options);
         command
+    }
+
+    fn bpf_fs(&self) -> PathBuf {
+        self.lab.bpf_fs(&self.balancer).unwrap()
     }
 
     fn socket(&self) -> PathBuf {
@@ -144,12 +148,23 @@ fn a_file_or_a_network_that_will_not_do() {
             code: 2,
             says: &["/run/no-such-folder/clb.sock", "No such file or directory", "`--socket PATH`"],
         },
+        Case {
+            name: "no BPF file system",
+            change: same,
+            options: &["--bpf-fs", "/run"],
+            code: 2,
+            says: &["/run is no BPF file system", "help: `mount -t bpf bpf /run`", "`--bpf-fs PATH`"],
+        },
     ] {
-        // The last of two `--socket` would be an error of its own.
+        // The last of two equal options would be an error of its own.
         let mut command = network.clb_run(&[], &change(good.clone()), &[]);
-        if options.contains(&"--socket") {
+        if options.contains(&"--socket") || options.contains(&"--bpf-fs") {
+            let (option, value) = match options[0] {
+                "--socket" => ("--bpf-fs", network.bpf_fs()),
+                _ => ("--socket", network.socket()),
+            };
             command = network.balancer.command(clb());
-            command.args(["run", "--config"]).arg(network.config());
+            command.args(["run", "--config"]).arg(network.config()).arg(option).arg(value);
         }
         let refusal = refused(name, &network, command.args(options));
         assert_says(name, &refusal, code, says);
@@ -202,8 +217,14 @@ fn a_second_agent() {
         2,
         &["another clb answers on", "a socket of its own with `--socket PATH`"],
     );
-    let refusal = refused("the same interface", &network, &mut network.clb_run(&[], &file, &[]));
+    let refusal = refused("the same load balancer", &network, &mut network.clb_run(&[], &file, &[]));
+    assert_says("the same load balancer", &refusal, 2, &["another clb runs the load balancer lb-lab", "stop it first"]);
+    let another = file.replace("id: lb-lab", "id: lb-other");
+    let refusal = refused("the same interface", &network, &mut network.clb_run(&[], &another, &[]));
     assert_says("the same interface", &refusal, 2, &["eth0 already has an XDP program: clb"]);
+    let refused = agent.detach_command().output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("another clb runs the load balancer lb-lab"), "{said}");
     assert!(agent.socket().exists());
     assert_eq!(agent.status().unwrap().listeners.len(), 8, "the first agent is as it was");
 }
@@ -239,6 +260,7 @@ fn the_capabilities_that_are_asked_for_are_enough() {
         "--inh-caps=-all,+bpf,+perfmon,+net_admin",
         "--ambient-caps=-all,+bpf,+perfmon,+net_admin",
     ];
+    fs::set_permissions(network.bpf_fs(), fs::Permissions::from_mode(0o777)).unwrap();
     let mut command = network.clb_run(&nobody, &network.file(&listeners), &[]);
     let mut agent = command.stderr(Stdio::null()).spawn().unwrap();
     wait_until("it serves", PATIENCE, || {
@@ -278,7 +300,7 @@ fn an_unresolved_backend_may_be_allowed() {
     assert_eq!(outcome.answers.keys().collect::<Vec<_>>(), ["10.0.1.11"]);
 }
 
-/// A killed agent leaves its socket's file behind, and nothing else; the next one is not hindered.
+/// A killed agent leaves its socket's file behind, and forwarding; the next one is not hindered.
 #[test]
 fn after_a_killed_agent_the_next_one_starts() {
     let network = Network::new(Arms::One, 1);
@@ -287,7 +309,6 @@ fn after_a_killed_agent_the_next_one_starts() {
     let _servers = network.serve(&listeners);
     let mut killed = network.start(&file, &[]);
     signal(&killed, Signal::SIGKILL);
-    wait_until("its program is gone", PATIENCE, || Ok(xdp_programs(&network.balancer).is_empty())).unwrap();
     assert!(killed.stop().unwrap().code().is_none(), "it was killed");
     assert!(killed.socket().exists(), "the socket's file is left");
     let _next = network.start(&file, &[]);

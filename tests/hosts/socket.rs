@@ -84,6 +84,7 @@ fn an_agent_whose_log_nobody_reads_any_more_lives_on() {
     let socket = network.lab.directory().join("lb.sock");
     let mut command = network.balancer.command(clb());
     command.args(["run", "--config"]).arg(network.config()).arg("--socket").arg(&socket);
+    command.arg("--bpf-fs").arg(network.lab.bpf_fs(&network.balancer).unwrap());
     let mut agent = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     drop(agent.stderr.take());
     let status = || network.balancer.command(clb()).args(["status", "--json", "--socket"]).arg(&socket).output();

@@ -18,12 +18,13 @@ use serde::Deserialize;
 
 use crate::{Host, Lab, host, repository, wait_until};
 
-/// A running `clb run`, until dropped.
+/// A running `clb run`.
 #[derive(Debug)]
 pub struct Agent {
     binary: PathBuf,
     process: Child,
     socket: PathBuf,
+    bpf_fs: PathBuf,
     log: PathBuf,
 }
 
@@ -35,10 +36,12 @@ impl Agent {
         let log = lab.directory().join(format!("{}.log", host.label()));
         let stderr = File::create(&log).with_context(|| format!("make {}", log.display()))?;
         let mut command = host.command(&binary);
-        command.arg("run").arg("--config").arg(config).arg("--socket").arg(&socket).args(options);
+        command.arg("run").arg("--config").arg(config).arg("--socket").arg(&socket);
+        let bpf_fs = lab.bpf_fs(host)?;
+        command.arg("--bpf-fs").arg(&bpf_fs).args(options);
         command.stdin(Stdio::null()).stdout(stderr.try_clone()?).stderr(stderr);
         let process = command.spawn().context("start clb")?;
-        Ok(Self { binary, process, socket, log })
+        Ok(Self { binary, process, socket, bpf_fs, log })
     }
 
     /// Waits until it answers, and knows the next hop of every backend.
@@ -96,7 +99,20 @@ impl Agent {
         self.process.id()
     }
 
-    /// Asks it to end with SIGTERM, and waits for it.
+    /// The command that ends forwarding when it has ended.
+    pub fn detach_command(&self) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg("detach").arg("--bpf-fs").arg(&self.bpf_fs);
+        command
+    }
+
+    /// Kills it.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill().context("kill clb")?;
+        self.process.wait().context("wait for clb").map(drop)
+    }
+
+    /// Asks it to end with SIGTERM, and waits for it. Forwarding goes on.
     pub fn stop(&mut self) -> Result<ExitStatus> {
         if let Some(ended) = self.process.try_wait()? {
             return Ok(ended);
@@ -111,12 +127,16 @@ impl Agent {
     }
 }
 
+/// Ends one that was not stopped, and forwarding with it.
 impl Drop for Agent {
     fn drop(&mut self) {
-        if let Err(error) = self.stop() {
+        if matches!(self.process.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        let detached = self.stop().and_then(|_| host::output(&mut self.detach_command()));
+        if let Err(error) = detached {
             eprintln!("warning: {error:#}; killing it");
-            let _ = self.process.kill();
-            let _ = self.process.wait();
+            let _ = self.kill();
         }
     }
 }

@@ -5,6 +5,7 @@
 //! of signals, or by the next lab, which knows a leftover by its dead process.
 
 mod agent;
+mod flood;
 mod flows;
 mod frames;
 mod host;
@@ -26,6 +27,7 @@ use anyhow::{Context as _, Result};
 pub use agent::{
     Agent, BackendStatus, DrainStatus, HealthStatus, InterfaceStatus, ListenerStatus, NextHopStatus, Status, binary,
 };
+pub use flood::{Flood, Segments};
 pub use flows::{Flows, Outcome};
 pub use frames::ebpf_objects;
 pub use host::Host;
@@ -52,6 +54,7 @@ impl Lab {
         let lab = Self { name, frames: RefCell::new(None) };
         interrupt::unless_interrupted(|| fs::create_dir(lab.directory()))
             .with_context(|| format!("make the folder {}", lab.directory().display()))?;
+        interrupt::unless_interrupted(|| lab.name.mount_bpf_fs())?;
         Ok(lab)
     }
 
@@ -72,6 +75,13 @@ impl Lab {
     /// Where sockets and logs of this lab are kept; removed with it.
     pub fn directory(&self) -> PathBuf {
         self.name.directory()
+    }
+
+    /// The BPF file system in which agents on this host keep maps and links.
+    pub fn bpf_fs(&self, host: &Host) -> Result<PathBuf> {
+        let folder = self.name.bpf_fs().join(host.label());
+        fs::create_dir_all(&folder).with_context(|| format!("make the folder {}", folder.display()))?;
+        Ok(folder)
     }
 }
 

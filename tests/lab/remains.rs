@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -41,6 +42,17 @@ impl LabName {
 
     pub fn directory(&self) -> PathBuf {
         Path::new(DIRECTORIES).join(self.to_string())
+    }
+
+    pub fn bpf_fs(&self) -> PathBuf {
+        self.directory().join("bpf")
+    }
+
+    pub fn mount_bpf_fs(&self) -> Result<()> {
+        let path = self.bpf_fs();
+        fs::create_dir(&path).with_context(|| format!("make the folder {}", path.display()))?;
+        mount(Some("bpf"), &path, Some("bpf"), MsFlags::empty(), None::<&str>)
+            .with_context(|| format!("mount a BPF file system at {}", path.display()))
     }
 
     fn is_left_over(&self) -> bool {
@@ -84,8 +96,11 @@ fn remove_those(chosen: impl Fn(&LabName) -> bool) -> Result<()> {
         }
     }
     for directory in lab_entries(DIRECTORIES)?.iter().filter(|name| is_chosen(name)) {
-        let removed = fs::remove_dir_all(Path::new(DIRECTORIES).join(directory));
-        unless_gone(removed).with_context(|| format!("remove the folder {directory}"))?;
+        let directory = Path::new(DIRECTORIES).join(directory);
+        // Nobody uses it any more, whatever was pinned there: with it go programs, links and maps.
+        let _ = umount2(&directory.join("bpf"), MntFlags::MNT_DETACH);
+        let removed = fs::remove_dir_all(&directory);
+        unless_gone(removed).with_context(|| format!("remove the folder {}", directory.display()))?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ mod generate;
 mod harness;
 mod icmp;
 mod inspect;
+mod layout;
 mod model;
 mod modes;
 mod passed;

@@ -7,6 +7,7 @@ mod apply;
 mod bindable;
 mod check;
 mod decap;
+mod detach;
 mod drain;
 mod explain;
 mod generate;
@@ -30,6 +31,7 @@ use self::{
     apply::ApplyArguments,
     bindable::BindableArguments,
     decap::DecapArguments,
+    detach::DetachArguments,
     drain::{DrainArguments, UndrainArguments},
     explain::ExplainArguments,
     generate::{CompletionsArguments, ManArguments, SchemaArguments},
@@ -57,6 +59,7 @@ enum Verb {
     Bindable(BindableArguments),
     Plan(PlanArguments),
     Apply(ApplyArguments),
+    Detach(DetachArguments),
     Drain(DrainArguments),
     Undrain(UndrainArguments),
     Explain(ExplainArguments),
@@ -69,8 +72,10 @@ enum Verb {
 /// Balance the listeners of a configuration file until a signal ends it
 ///
 /// Validates the file, loads the XDP program, attaches it to the interfaces that the file names, and serves. SIGHUP reads
-/// the file again, as `clb apply` does: a bad file changes nothing and says why. SIGTERM and SIGINT detach the program and end. The log goes to
-/// standard error; the variable `CLB_LOG` sets how much of it, from `error` to `trace`.
+/// the file again, as `clb apply` does: a bad file changes nothing and says why. The log goes to standard error; the variable `CLB_LOG` sets how much of it, from `error` to `trace`.
+///
+/// SIGTERM and SIGINT end the agent and not forwarding: the program stays on the interfaces with its maps, and the next `clb run`
+/// with the same load balancer, also of a newer clb, takes them over without a packet lost. `clb detach` ends forwarding.
 ///
 /// Exit status: 0 a signal ended it, 1 the file has errors, 2 it could not start or serve.
 #[derive(Debug, clap::Args)]
@@ -94,6 +99,8 @@ struct RunArguments {
     /// Answer `GET /metrics` and `GET /healthz` on this address to everybody who can reach it
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    bpf_fs: BpfFsArgument,
     #[command(flatten)]
     socket: SocketArgument,
 }
@@ -135,6 +142,13 @@ struct StatusArguments {
 }
 
 #[derive(Debug, clap::Args)]
+struct BpfFsArgument {
+    /// The BPF file system in which maps and links outlive the agent
+    #[arg(long, value_name = "PATH", default_value = "/sys/fs/bpf")]
+    bpf_fs: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
 struct SocketArgument {
     /// The agent's socket; one for each agent on a host
     #[arg(long, value_name = "PATH", default_value = "/run/clb.sock")]
@@ -150,6 +164,7 @@ pub fn main() -> ExitCode {
         Verb::Bindable(arguments) => bindable::bindable(&arguments),
         Verb::Plan(arguments) => plan::plan(&arguments),
         Verb::Apply(arguments) => apply::apply(arguments),
+        Verb::Detach(arguments) => detach::detach(&arguments),
         Verb::Drain(arguments) => drain::drain(&arguments),
         Verb::Undrain(arguments) => drain::undrain(&arguments),
         Verb::Explain(arguments) => explain::explain(arguments),

@@ -13,7 +13,8 @@ use crate::{
 };
 
 pub fn run(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
-    let RunArguments { config: file, xdp_mode, allow_unresolved, log_drops, watch, metrics, socket } = arguments;
+    let RunArguments { config: file, xdp_mode, allow_unresolved, log_drops, watch, metrics, bpf_fs, socket } =
+        arguments;
     start_logging()?;
     control::check_file(file)?;
     let text = config::read_text(file).map_err(|source| unreadable(file, &source))?;
@@ -32,6 +33,7 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
         xdp_mode: *xdp_mode,
         unresolved: if *allow_unresolved { control::Unresolved::Allow } else { control::Unresolved::Refuse },
         drop_log: if *log_drops { DropLog::On } else { DropLog::Off },
+        bpf_fs: bpf_fs.bpf_fs.clone(),
         socket: socket.socket.clone(),
         metrics: *metrics,
         on_change: if *watch { OnChange::Reload } else { OnChange::Wait },

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
-use super::{RECONNECT, Signals, check_interface, no_interface, privileges};
+use super::{RECONNECT, Signals, check_has_no_program, check_interface, no_interface, privileges};
 use crate::{
     dataplane::{AttachMode, Decapsulator},
     network::Network,
@@ -71,7 +71,7 @@ impl Receiver {
     async fn start(options: Options) -> anyhow::Result<Self> {
         let network = Network::connect().await.context("read the host's network")?;
         let Options { interface, sources, gue_port, xdp_mode } = &options;
-        check_interface(&network, interface, NAMED_BY)?;
+        check_has_no_program(check_interface(&network, interface, NAMED_BY)?, NAMED_BY)?;
         let mut program = Decapsulator::load(sources, *gue_port)?;
         program.set_own_addresses(own_addresses(&network))?;
         let index = network.interface(interface).ok_or_else(|| no_interface(interface, NAMED_BY))?.index;

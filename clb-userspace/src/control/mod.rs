@@ -48,9 +48,9 @@ use self::{
 use crate::{
     api::{self, DataPath, Request},
     config::Config,
-    dataplane::{self, AttachMode, Dataplane, DropLog, ListenerId, Reported, Reports, Settings, Swept},
+    dataplane::{self, AttachMode, Dataplane, DropLog, Home, ListenerId, Reported, Reports, Settings, Swept},
     health::{Health, Verdict},
-    network::{LinkState, Network, Reach},
+    network::{Interface, LinkState, Network, Reach},
     slots::BackendId,
 };
 
@@ -67,6 +67,8 @@ pub struct Options {
     pub unresolved: Unresolved,
     /// Whether dropped packets are logged.
     pub drop_log: DropLog,
+    /// The BPF file system that maps and links are kept in.
+    pub bpf_fs: PathBuf,
     /// Where commands ask.
     pub socket: PathBuf,
     /// Where monitoring asks, if anywhere.
@@ -148,25 +150,34 @@ struct Control {
 }
 
 impl Control {
-    /// Checks everything, loads, and attaches. On failure nothing stays attached: dropping the data plane detaches.
+    /// Checks everything, loads, and attaches, or takes over what another agent left. On failure all is as before.
     async fn start(options: Options, config: Config, data_path: latest::Sender<DataPath>) -> anyhow::Result<Self> {
         let watch = match options.on_change {
             OnChange::Wait => None,
             OnChange::Reload => Some(Watch::new(&options.file)?),
         };
         let reloads = Reloads::none(&options.file, options.digest);
+        let home = Home::of(&options.bpf_fs, &config.id)?;
+        let kept: BTreeSet<u32> = home.links()?.iter().map(|link| link.interface).collect();
         let desired = desired::as_configured(&config)?;
         let mut network = Network::connect().await.context("read the host's network")?;
         for name in &config.interfaces {
-            check_interface(&network, name, NAMED_BY)?;
+            let interface = check_interface(&network, name, NAMED_BY)?;
+            if !kept.contains(&interface.index) {
+                check_has_no_program(interface, NAMED_BY)?;
+            }
         }
         network.keep_resolved(addresses(&config));
         NextHops::wait_for(&mut network, &addresses(&config), options.unresolved).await?;
 
-        let mut dataplane = Dataplane::load(settings(options.drop_log, &config), &desired)?;
+        let mut dataplane = Dataplane::open(settings(options.drop_log, &config), &desired, home)?;
         let drains = Drains::of(&dataplane)?;
-        let desired = desired::desired(&config, &|_, backend| drains.standing(backend))?;
         let reports = dataplane.reports()?;
+        let health = Health::start(&config, &dataplane.lost().collect());
+        let interfaces = config.interfaces.iter().filter_map(|name| network.interface(name));
+        dataplane.take_over(&interfaces.map(|of| (of.index, of.name.clone())).collect()).await?;
+        let known = |listener, backend| standing(&health, &drains, listener, backend);
+        let desired = desired::desired(&config, &known)?;
         let next_hops = NextHops::of(&addresses(&config), &network);
         apply(options.drop_log, &config, &desired, &next_hops, &mut dataplane).await?;
         next_hops.log_changes_since(&NextHops::default());
@@ -174,7 +185,7 @@ impl Control {
             options,
             network,
             next_hops,
-            health: Health::start(&config),
+            health,
             config,
             drains,
             dataplane,
@@ -187,6 +198,7 @@ impl Control {
         };
         control.follow_network().await?;
         control.attach()?;
+        control.dataplane.keep();
         control.tell_data_path();
         Ok(control)
     }
@@ -232,7 +244,9 @@ impl Control {
                 Event::Request(Request::Drain(asked, answer)) => drop(answer.send(self.drain(asked).await)),
                 Event::Request(Request::Undrain(asked, answer)) => drop(answer.send(self.undrain(asked).await)),
                 Event::Terminate { signal } => {
-                    info!("{signal}: detaching and ending");
+                    info!(
+                        "{signal}: ending; forwarding goes on as it is until `clb run` takes it over or `clb detach` ends it"
+                    );
                     return Ok(());
                 }
             }
@@ -280,8 +294,7 @@ impl Control {
 
     /// What is known of a backend.
     fn standing(&self, listener: ListenerId, backend: BackendId) -> Standing {
-        let is_unhealthy = self.health.verdict(listener, backend) == Verdict::Unhealthy;
-        Standing { is_unhealthy, ..self.drains.standing(backend) }
+        standing(&self.health, &self.drains, listener, backend)
     }
 
     /// Gives flows to backends by what is known of them now, and returns how many listeners that changed.
@@ -365,6 +378,10 @@ impl Control {
     fn attach(&mut self) -> anyhow::Result<()> {
         for name in &self.config.interfaces {
             let interface = self.network.interface(name).ok_or_else(|| no_interface(name, NAMED_BY))?;
+            if let Some(at) = self.dataplane.attachments().iter().find(|at| at.interface == *name) {
+                info!("took over {name} in {} mode: forwarding went on", at.mode);
+                continue;
+            }
             let attachment = self.dataplane.attach(name, interface.index, self.options.xdp_mode)?;
             info!("attached to {name} in {} mode: {}", attachment.mode, attachment.reason);
         }
@@ -378,6 +395,11 @@ async fn file_changed(watch: &mut Option<Watch>) -> anyhow::Result<()> {
         Some(watch) => watch.changed().await,
         None => future::pending().await,
     }
+}
+
+fn standing(health: &Health, drains: &Drains, listener: ListenerId, backend: BackendId) -> Standing {
+    let is_unhealthy = health.verdict(listener, backend) == Verdict::Unhealthy;
+    Standing { is_unhealthy, ..drains.standing(backend) }
 }
 
 /// What the program is loaded with.
@@ -480,18 +502,22 @@ impl Signals {
 }
 
 /// `named_by` is where the interface was named.
-fn check_interface(network: &Network, name: &str, named_by: &str) -> anyhow::Result<()> {
+fn check_interface<'a>(network: &'a Network, name: &str, named_by: &str) -> anyhow::Result<&'a Interface> {
     let interface = network.interface(name).ok_or_else(|| no_interface(name, named_by))?;
-    if let Some(xdp) = &interface.xdp {
+    if interface.state != LinkState::Up {
+        warn!("{name} {}: no packet comes in until it is up", interface.state);
+    }
+    Ok(interface)
+}
+
+fn check_has_no_program(Interface { name, xdp, .. }: &Interface, named_by: &str) -> anyhow::Result<()> {
+    if let Some(xdp) = xdp {
         let owner = dataplane::program_name(xdp.id).unwrap_or_else(|| "unnamed".to_owned());
         bail!(
             "{name} already has an XDP program: {owner}, id {}; clb never replaces one\n\
              help: stop what attached it (`ip link show {name}` shows it), or name another interface in {named_by}",
             xdp.id
         );
-    }
-    if interface.state != LinkState::Up {
-        warn!("{name} {}: no packet comes in until it is up", interface.state);
     }
     Ok(())
 }

@@ -5,8 +5,9 @@
 //! goes back to the file.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -232,6 +233,9 @@ impl Control {
         let (old, new) = (self.wanted(), addresses(&config));
         let all: BTreeSet<_> = old.union(&new).copied().collect();
         self.network.keep_resolved(all.clone());
+        for address in moved(&self.config, &config) {
+            self.network.resolve_again(address);
+        }
         let added = new.difference(&old).copied().collect();
         NextHops::wait_for(&mut self.network, &added, Unresolved::Allow).await?;
         let next_hops = NextHops::of(&all, &self.network);
@@ -290,6 +294,17 @@ fn check(before: &Config, Candidate { name, text, .. }: &Candidate) -> Result<Lo
         )
         .into()),
     }
+}
+
+/// The addresses that are on another CVM than before.
+fn moved(before: &Config, after: &Config) -> BTreeSet<IpAddr> {
+    let hosts = |config: &Config| -> BTreeMap<IpAddr, String> {
+        let backends = config.listeners.iter().flat_map(|listener| &listener.backends);
+        backends.map(|backend| (backend.address, backend.cvm.clone())).collect()
+    };
+    let before = hosts(before);
+    let is_elsewhere = |(address, cvm): &(IpAddr, String)| before.get(address).is_some_and(|before| before != cvm);
+    hosts(after).into_iter().filter(is_elsewhere).map(|(address, _)| address).collect()
 }
 
 fn done(Taken { steps, seconds, .. }: &Taken) -> String {

@@ -3,12 +3,17 @@
 //! A foreign XDP program is never replaced. The kernel refuses to attach through a link where a program is; that refusal is
 //! the last word, whatever was seen before.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt, fs};
 
 use anyhow::{Context as _, anyhow};
-use aya::programs::{ProgramError, Xdp, XdpMode, loaded_programs, xdp::XdpLinkId};
+use aya::programs::{
+    ProgramError, Xdp, XdpMode,
+    links::{FdLink, PinnedLink},
+    loaded_programs,
+    xdp::XdpLinkId,
+};
 
-use super::program::Program;
+use super::{home::KeptLink, program::Program};
 
 /// How the program is to be attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -28,6 +33,13 @@ pub enum Mode {
     Native,
     /// In the network stack.
     Generic,
+}
+
+impl Mode {
+    /// The mode with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Native, Self::Generic].into_iter().find(|mode| mode.to_string() == name)
+    }
 }
 
 impl fmt::Display for Mode {
@@ -58,8 +70,45 @@ impl Program {
     /// Attaches the program to an interface that has none.
     pub fn attach(&mut self, interface: &str, index: u32, mode: AttachMode) -> anyhow::Result<&Attachment> {
         let attachment = attach(self.xdp()?, interface, index, mode)?;
+        let attachment = self.keep(attachment)?;
         self.attachments.push(attachment);
         self.attachments.last().context("just pushed")
+    }
+
+    /// Lets the program stay on an interface when this process ends.
+    fn keep(&mut self, attachment: Attachment) -> anyhow::Result<Attachment> {
+        let Ok(home) = &self.home else { return Ok(attachment) };
+        let Attachment { interface, index, mode, reason, link } = attachment;
+        let path = home.link(index, mode);
+        // An interface that is gone may have had the same index.
+        let _ = fs::remove_file(&path);
+        let link = FdLink::try_from(self.xdp()?.take_link(link)?)
+            .with_context(|| format!("the kernel made no BPF link for {interface}"))?;
+        let link = link.pin(path).with_context(|| format!("keep the program on {interface}"))?;
+        let link = self.xdp()?.attach_to_link(FdLink::from(link).try_into()?)?;
+        Ok(Attachment { interface, index, mode, reason, link })
+    }
+
+    /// Takes the place of the program that an agent left on these interfaces, by their indexes: one atomic change on each. On
+    /// others it ends.
+    pub fn take_over(&mut self, interfaces: &BTreeMap<u32, String>) -> anyhow::Result<()> {
+        let Ok(home) = &self.home else { return Ok(()) };
+        for KeptLink { interface: index, mode, path } in home.links()? {
+            let Some(interface) = interfaces.get(&index) else {
+                fs::remove_file(&path).context("end a link that is not wanted any more")?;
+                continue;
+            };
+            let link = PinnedLink::from_pin(&path).context("open a link that is kept")?;
+            match self.xdp()?.attach_to_link(FdLink::from(link).try_into()?) {
+                Ok(link) => {
+                    let (interface, reason) = (interface.clone(), "as it was before this agent".to_owned());
+                    self.attachments.push(Attachment { interface, index, mode, reason, link });
+                }
+                // The interface went and came back; the agent attaches anew.
+                Err(_) => fs::remove_file(&path).context("end a link that leads nowhere")?,
+            }
+        }
+        Ok(())
     }
 
     /// Where the program is attached.
@@ -71,9 +120,10 @@ impl Program {
     pub fn forget(&mut self, interface: &str) {
         let is_gone = |attachment: &mut Attachment| attachment.interface == interface;
         let gone: Vec<_> = self.attachments.extract_if(.., is_gone).collect();
-        for Attachment { link, .. } in gone {
+        for Attachment { link, index, mode, .. } in gone {
             // The kernel has cut the link already.
             let _ = self.xdp().map(|xdp| xdp.take_link(link));
+            let _ = self.home.as_ref().map(|home| fs::remove_file(home.link(index, mode)));
         }
     }
 }

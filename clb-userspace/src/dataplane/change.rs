@@ -238,7 +238,7 @@ impl LiveListener {
     }
 
     /// Counts the slots of each backend.
-    fn count_slots(&mut self, slots: &[TrackedSlot]) {
+    pub(super) fn count_slots(&mut self, slots: &[TrackedSlot]) {
         let mut owned: BTreeMap<u32, u32> = BTreeMap::new();
         for slot in slots {
             *owned.entry(slot.current).or_default() += 1;
@@ -306,7 +306,6 @@ fn add_backend(
     resolve: &Resolve<'_>,
 ) -> anyhow::Result<LiveBackend> {
     let index = space.backends.allocate(1).context(FULL)?;
-    maps.clear_backend_traffic(index)?;
     let mut value = Backend::new(id.address, Port::new(id.port));
     let [_, next_hop] = value.next_hop.switch_to(resolve(mode, id.address));
     value.next_hop = next_hop;

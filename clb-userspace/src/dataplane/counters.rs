@@ -78,7 +78,7 @@ impl Counters {
 
 /// Reads all counters.
 pub(super) fn read(of: &Dataplane) -> anyhow::Result<Counters> {
-    let Dataplane { maps: of, flows, pins, left, listeners, gone, .. } = of;
+    let Dataplane { maps: of, flows, pins, left, listeners, space, .. } = of;
     let now = ticks::now()?;
     let dropped = |&reason| Ok((reason, maps::sum(&of.verdicts, VerdictCounter::Dropped(reason).index())?));
     let event = |&event| Ok((event, maps::sum(&of.events, event as u32)?));
@@ -90,7 +90,7 @@ pub(super) fn read(of: &Dataplane) -> anyhow::Result<Counters> {
         flows: flows.remembered(),
         pins: pins.remembered(),
         source_addresses: of.pool.len(),
-        gone: *gone,
+        gone: of.backend_traffic(space.gone)?,
         listeners: BTreeMap::new(),
     };
     for (&id, live) in listeners {

@@ -17,7 +17,7 @@ use std::{
 use anyhow::Context as _;
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData},
+    maps::{HashMap, MapData, MapError},
 };
 use clb_common::{Flow, FlowKey, Protocol, Return, ReturnKey, Seen};
 use tokio::task::spawn_blocking;
@@ -83,6 +83,16 @@ impl FlowTable {
             table.end(|back, _| gone.listeners.contains(&back.flow.listener) || gone.backends.contains(&back.backend))
         });
         cleared.await.context("clear flows")?.map(drop)
+    }
+
+    /// Which listeners have flows to which backends.
+    pub fn references(&self) -> anyhow::Result<BTreeSet<(u32, u32)>> {
+        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let reference = |entry: Result<(ReturnKey, Return), MapError>| {
+            let (_, back) = entry.context("walk over the flows")?;
+            Ok((back.flow.listener, back.backend))
+        };
+        tables.returns.iter().map(reference).collect()
     }
 
     /// How many flows there were after the last walk.

@@ -1,5 +1,7 @@
 //! The program's maps by name and type.
 
+use std::{collections::BTreeMap, net::IpAddr};
+
 use anyhow::{Context as _, anyhow};
 use aya::{
     Ebpf, Pod,
@@ -92,10 +94,33 @@ impl Maps {
         clear(&mut self.listener_traffic, index)
     }
 
-    /// Sets a backend's counters to zero, before its index is used again.
-    pub fn clear_backend_traffic(&mut self, index: u32) -> anyhow::Result<()> {
-        clear(&mut self.backend_traffic, index)
+    /// Adds a backend's counters to those at another index, and sets its own to zero before its index is used again.
+    pub fn move_backend_traffic(&mut self, from: u32, to: u32) -> anyhow::Result<()> {
+        let moved = self.backend_traffic(from)?;
+        if moved == BackendTraffic::default() {
+            return Ok(());
+        }
+        let mut values = self.backend_traffic.get(&to, 0).context("read a counter")?.to_vec();
+        values[0] += moved;
+        let values = PerCpuValues::try_from(values).context("a value for each CPU")?;
+        self.backend_traffic.set(to, values, 0).context("write a counter")?;
+        clear(&mut self.backend_traffic, from)
     }
+
+    /// The routes that are set.
+    pub fn routes(&self) -> anyhow::Result<BTreeMap<Prefix, NextHop>> {
+        let route = |entry: Result<(Key<Address>, NextHop), MapError>| {
+            let (key, next_hop) = entry.context("read a route")?;
+            Ok((route_prefix(&key), next_hop))
+        };
+        self.routes.iter().map(route).collect()
+    }
+}
+
+fn route_prefix(key: &Key<Address>) -> Prefix {
+    let address = IpAddr::from(key.data());
+    let mapped_bits = if address.is_ipv4() { 96 } else { 0 };
+    Prefix::new(address, (key.prefix_len() - mapped_bits) as u8)
 }
 
 /// Takes one map out of a loaded object.

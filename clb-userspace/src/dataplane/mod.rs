@@ -4,6 +4,7 @@
 //! switch, so a packet sees the old generation or the new one. What a packet may still be reading is not written again
 //! until `GRACE` has passed: switched values are held twice, and regions that became free are used again only then.
 
+mod adopt;
 mod attach;
 mod change;
 mod counters;
@@ -11,13 +12,13 @@ mod decap;
 mod drains;
 mod explain;
 mod flows;
+mod home;
 mod maps;
 mod pins;
 mod pool;
 mod program;
 mod regions;
 mod reports;
-mod shared;
 mod space;
 mod sweep;
 mod ticks;
@@ -31,13 +32,14 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use aya::programs::Xdp;
-use clb_common::{Backend, BackendTraffic, Endpoint, ForwardingMode, NextHop, Protocol, SlotTable, Transition};
+use clb_common::{Backend, Endpoint, ForwardingMode, NextHop, Protocol, SlotTable, Transition};
 
 pub use self::{
     attach::{AttachMode, Attachment, Mode, program_name},
     counters::{BackendCounters, Counters, ListenerCounters},
     decap::Decapsulator,
     explain::{End, Outcome, Probe},
+    home::{Home, detach, load_balancers},
     program::{DropLog, Settings},
     reports::{Reported, Reports},
     sweep::Swept,
@@ -83,7 +85,7 @@ impl std::fmt::Display for ListenerId {
 /// How packets of a listener get to a backend's address.
 pub type Resolve<'a> = dyn Fn(ForwardingMode, IpAddr) -> NextHop + 'a;
 
-/// The loaded program with its maps. Dropping it detaches the program.
+/// The loaded program with its maps. When it is dropped, what has a home stays.
 pub struct Dataplane {
     program: Program,
     maps: Maps,
@@ -94,8 +96,6 @@ pub struct Dataplane {
     listeners: BTreeMap<ListenerId, LiveListener>,
     routes: BTreeMap<Prefix, NextHop>,
     space: Space,
-    /// What was counted for backends that are gone.
-    gone: BackendTraffic,
     /// Ways back that lost their backend, removed when everything else of a plan is done.
     lost_replies: Vec<(Endpoint, u32)>,
     /// Listeners and backends that lost their place, given back when no packet and no flow can lead to it.
@@ -132,11 +132,28 @@ struct LiveBackend {
 }
 
 impl Dataplane {
-    /// Loads the program, with maps that have room for these listeners and for growth. Nothing is attached yet.
+    /// Loads the program, with maps that have room for these listeners and for growth. Nothing is attached yet, and nothing
+    /// is left when this ends.
     pub fn load(settings: Settings, desired: &BTreeMap<ListenerId, DesiredListener>) -> anyhow::Result<Self> {
-        let capacity = Capacity::for_listeners(desired);
+        Self::with(settings, Capacity::for_listeners(desired), Home::private())
+    }
+
+    /// The same in a home that outlives this process. What an agent left there is taken over: maps with all that they hold, and
+    /// links by `take_over`.
+    pub fn open(
+        settings: Settings,
+        desired: &BTreeMap<ListenerId, DesiredListener>,
+        home: Home,
+    ) -> anyhow::Result<Self> {
+        if home.is_furnished() {
+            return Self::adopt(settings, desired, home);
+        }
+        Self::with(settings, Capacity::for_listeners(desired), Ok(home))
+    }
+
+    fn with(settings: Settings, capacity: Capacity, home: anyhow::Result<Home>) -> anyhow::Result<Self> {
         let space = Space::new(&capacity);
-        let (program, maps, flows, pins) = Program::load(settings, capacity)?;
+        let (program, maps, flows, pins) = Program::load(settings, capacity, home)?;
         Ok(Self {
             program,
             maps,
@@ -146,7 +163,6 @@ impl Dataplane {
             listeners: BTreeMap::new(),
             routes: BTreeMap::new(),
             space,
-            gone: BackendTraffic::default(),
             lost_replies: Vec::new(),
             lost: Gone::default(),
             last_change: None,
@@ -202,7 +218,7 @@ impl Dataplane {
         }
         // The old instance goes when no packet is in it.
         tokio::time::sleep(GRACE).await;
-        Ok(())
+        self.program.forget_other_stages()
     }
 
     /// What the maps hold now, to plan a change of it.
@@ -264,7 +280,7 @@ impl Dataplane {
         self.flows.clear(lost.clone()).await?;
         self.pins.clear(lost.clone()).await?;
         for index in lost.backends {
-            self.gone += self.maps.backend_traffic(index)?;
+            self.maps.move_backend_traffic(index, self.space.gone)?;
             self.space.backends.retire(index, 1);
         }
         for index in lost.listeners {

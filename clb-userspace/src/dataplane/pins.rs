@@ -19,7 +19,7 @@ use aya::{
     Ebpf,
     maps::{HashMap, MapData},
 };
-use clb_common::{FlowHash, FlowKey, Phase, Pin, Protocol, Seen, Slot, Transition, slot_of};
+use clb_common::{FlowHash, FlowKey, PINS, Phase, Pin, Protocol, Seen, Slot, Transition, slot_of};
 use tokio::task::spawn_blocking;
 
 use super::{
@@ -106,6 +106,17 @@ impl PinTable {
     pub fn take(ebpf: &mut Ebpf) -> anyhow::Result<Self> {
         let tables = Tables([take(ebpf, "OPENING_PINS")?, take(ebpf, "PINS")?]);
         Ok(Self { tables: Arc::new(Mutex::new(tables)), remembered: Arc::default() })
+    }
+
+    /// Which listeners have pins to which backends.
+    pub fn references(&self) -> anyhow::Result<BTreeSet<(u32, u32)>> {
+        let Tables(tables) = &*self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = BTreeSet::new();
+        for table in tables {
+            // Newcomers may make the walk begin again for ever, but only to backends that slots lead to.
+            walk(table, |key, pin| found.extend([(key.listener, pin.backend)]))?;
+        }
+        Ok(found)
     }
 
     /// Walks over all pins and ends none.
@@ -212,10 +223,6 @@ fn walk(table: &HashMap<MapData, FlowKey, Pin>, mut each: impl FnMut(FlowKey, Pi
 
 /// At the end of one walk, so that the agent's loop goes on soon. The others end after the next one.
 const MOST_ENDED: usize = 8_192;
-/// How many flows can be pinned, of those that showed more than a SYN and of others. The one that had no packet for the longest
-/// time gives way.
-pub const PINS: u32 = 131_072;
-pub const OPENING_PINS: u32 = 32_768;
 const MOST_WALKED: usize = 2 * PINS as usize;
 /// Longer than Linux keeps a closed socket whose other side is silent.
 const AFTER_FINISHED: Duration = Duration::from_mins(2);

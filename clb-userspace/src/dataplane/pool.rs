@@ -27,6 +27,17 @@ impl SourcePool {
         Ok(Self { sources: take(ebpf, "SOURCES")?, pool: take(ebpf, "POOL")?, v4: Vec::new(), v6: Vec::new() })
     }
 
+    /// That of an object whose maps an agent wrote.
+    pub fn adopt(&mut self) -> anyhow::Result<()> {
+        let size = self.pool.get(&0, 0).context("read the size of the pool of source addresses")?;
+        let addresses = |first: u32, number: u32| -> anyhow::Result<Vec<IpAddr>> {
+            let address = |place| Ok(IpAddr::from(self.sources.get(&place, 0).context("read a source address")?));
+            (first..first + number).map(address).collect()
+        };
+        (self.v4, self.v6) = (addresses(0, size.v4)?, addresses(POOL_ADDRESSES, size.v6)?);
+        Ok(())
+    }
+
     /// Makes these the addresses of the pool; of more than it holds the first ones.
     pub fn write(&mut self, addresses: &[IpAddr]) -> anyhow::Result<()> {
         let (v4, v6): (Vec<_>, Vec<_>) = addresses.iter().partition(|address| address.is_ipv4());

@@ -3,7 +3,10 @@
 //! It is loaded with the modes that are in use; the verifier removes the others. When another one is to be used, another
 //! instance takes the place of the one that runs, with the same maps: counters, flows and slot tables stay.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    fs,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use anyhow::{Context as _, anyhow, bail};
 use aya::{
@@ -13,7 +16,7 @@ use aya::{
     util::nr_cpus,
 };
 use aya_log::EbpfLogger;
-use clb_common::{FlowHash, ForwardingMode, Stage};
+use clb_common::{FlowHash, ForwardingMode, OPENING_PINS, PINS, Stage};
 use nix::sys::utsname::uname;
 use tokio::io::{Interest, unix::AsyncFd};
 use tracing::warn;
@@ -22,10 +25,10 @@ use super::{
     ROUTES,
     attach::Attachment,
     flows::FlowTable,
+    home::Home,
     maps::{self, Maps},
-    pins::{OPENING_PINS, PINS, PinTable},
+    pins::PinTable,
     reports::Reports,
-    shared::SharedMaps,
     space::Capacity,
     tunnel::{words_v4, words_v6},
 };
@@ -78,7 +81,7 @@ pub struct Program {
     modes: u32,
     capacity: Capacity,
     /// Or why other instances cannot have the same maps.
-    shared: anyhow::Result<SharedMaps>,
+    pub(super) home: anyhow::Result<Home>,
     pub(super) attachments: Vec<Attachment>,
 }
 
@@ -87,6 +90,8 @@ pub struct Instance {
     pub ebpf: Ebpf,
     /// The kernel empties the map when nobody holds it any more.
     _stages: ProgramArray<MapData>,
+    /// What they are kept under.
+    stages_number: Option<u32>,
     /// Takes the program's log out of its ring while it lives.
     _log: Option<LogTask>,
 }
@@ -100,24 +105,29 @@ pub struct Replaced {
 }
 
 impl Program {
-    /// Loads the program and its maps into the kernel.
-    pub fn load(settings: Settings, capacity: Capacity) -> anyhow::Result<(Self, Maps, FlowTable, PinTable)> {
-        let mut shared = SharedMaps::open();
+    /// Loads the program into the kernel, with the maps that its home has, or new ones.
+    pub fn load(
+        settings: Settings,
+        capacity: Capacity,
+        home: anyhow::Result<Home>,
+    ) -> anyhow::Result<(Self, Maps, FlowTable, PinTable)> {
         let modes = capacity.modes;
-        let mut instance = Instance::load(&settings, modes, &capacity, shared.as_ref().ok(), Purpose::Serve)?;
-        if let Ok(shared) = &mut shared {
-            shared.add(&instance.ebpf, modes)?;
+        let mut instance = Instance::load(&settings, modes, &capacity, home.as_ref().ok(), Purpose::Serve)?;
+        if let Ok(home) = &home {
+            home.add_maps(&instance.ebpf, modes)?;
         }
         let maps = Maps::take(&mut instance.ebpf)?;
         let flows = FlowTable::take(&mut instance.ebpf)?;
         let pins = PinTable::take(&mut instance.ebpf)?;
-        let program = Self { instance, settings, modes, capacity, shared, attachments: Vec::new() };
+        let program = Self { instance, settings, modes, capacity, home, attachments: Vec::new() };
         Ok((program, maps, flows, pins))
     }
 
     /// Whether packets find all these modes, with these settings.
     pub fn is_as(&self, settings: &Settings, modes: u32) -> bool {
-        self.settings == *settings && modes & !self.modes == 0
+        // The flows have the room that they had at first.
+        let settings = Settings { max_flows: self.settings.max_flows, ..*settings };
+        self.settings == settings && modes & !self.modes == 0
     }
 
     /// The settings that it was loaded with.
@@ -129,15 +139,15 @@ impl Program {
     /// packet passes by. Fails before the first of them if the kernel does not take the other instance.
     pub fn replace(&mut self, settings: Settings, modes: u32) -> anyhow::Result<Replaced> {
         let modes = self.modes | modes;
-        let shared = match &mut self.shared {
-            Ok(shared) => shared,
+        let home = match &self.home {
+            Ok(home) => home,
             Err(error) => bail!(
                 "another instance of the XDP program cannot have the maps of the one that runs: {error:#}\n\
                  help: start clb again with the new file, or start it with CAP_SYS_ADMIN"
             ),
         };
-        let mut instance = Instance::load(&settings, modes, &self.capacity, Some(shared), Purpose::Serve)?;
-        shared.add(&instance.ebpf, modes)?;
+        let mut instance = Instance::load(&settings, modes, &self.capacity, Some(home), Purpose::Serve)?;
+        home.add_maps(&instance.ebpf, modes)?;
         let adds_flows = self.modes & ForwardingMode::FullNat.bit() == 0;
         let flows = if adds_flows { Some(FlowTable::take(&mut instance.ebpf)?) } else { None };
         for attachment in std::mem::take(&mut self.attachments) {
@@ -146,7 +156,10 @@ impl Program {
             match instance.xdp()?.attach_to_link(link) {
                 Ok(link) => self.attachments.push(Attachment { interface, index, mode, reason, link }),
                 // The loop attaches to it again: see `Attachment`s that are lacking.
-                Err(error) => warn!("{interface} lost its XDP program when another took its place: {error}"),
+                Err(error) => {
+                    warn!("{interface} lost its XDP program when another took its place: {error}");
+                    let _ = fs::remove_file(home.link(index, mode));
+                }
             }
         }
         let old = std::mem::replace(&mut self.instance, instance);
@@ -154,16 +167,24 @@ impl Program {
         Ok(Replaced { _instance: old, flows })
     }
 
+    /// Lets go of the stages of other instances. No packet may be in them any more.
+    pub fn forget_other_stages(&self) -> anyhow::Result<()> {
+        match (&self.home, self.instance.stages_number) {
+            (Ok(home), Some(number)) => home.remove_stages_but(number),
+            _ => Ok(()),
+        }
+    }
+
     /// Another instance, which has the same maps but remembers nothing and counts for itself.
     pub fn explaining(&self) -> anyhow::Result<Instance> {
-        let shared = self.shared.as_ref().map_err(|error| {
+        let home = self.home.as_ref().map_err(|error| {
             anyhow!(
                 "a program that explains cannot have the maps of the one that runs: {error:#}\n\
                  help: start clb with CAP_SYS_ADMIN, which it gives up before it serves"
             )
         })?;
         let settings = Settings { drop_log: DropLog::Off, ..self.settings };
-        Instance::load(&settings, self.modes, &self.capacity, Some(shared), Purpose::Explain)
+        Instance::load(&settings, self.modes, &self.capacity, Some(home), Purpose::Explain)
     }
 
     /// The program's handle.
@@ -183,7 +204,7 @@ impl Instance {
         settings: &Settings,
         modes: u32,
         capacity: &Capacity,
-        shared: Option<&SharedMaps>,
+        home: Option<&Home>,
         purpose: Purpose,
     ) -> anyhow::Result<Self> {
         let Settings { hash_seed, drop_log, tunnel_v4, tunnel_v6, gue_port, max_flows } = *settings;
@@ -195,8 +216,8 @@ impl Instance {
         let gue_port = u32::from(gue_port.to_be());
         let log_level: u8 = if drop_log == DropLog::On { u8::MAX } else { 0 };
         let is_wanted = |name: &str| purpose == Purpose::Serve || !COUNTERS.contains(&name);
-        let shared = shared.into_iter().flat_map(SharedMaps::paths);
-        let shared: Vec<_> = shared.filter(|(name, _)| is_wanted(name)).collect();
+        let mut shared = home.map_or_else(|| Ok(Vec::new()), Home::maps)?;
+        shared.retain(|(name, _)| is_wanted(name));
         let explains = u32::from(purpose == Purpose::Explain);
         let mut loader = EbpfLoader::new();
         for (name, path) in &shared {
@@ -232,14 +253,18 @@ impl Instance {
             DropLog::On => Some(LogTask::start(&mut ebpf)?),
             DropLog::Off => None,
         };
-        let mut stages = ProgramArray::try_from(ebpf.take_map("PROGRAMS").context("the object holds the stages")?)
-            .context("the stages are in a map of programs")?;
+        for name in Stage::ALL.map(Stage::program).into_iter().chain([ENTRY]) {
+            load_program(&mut ebpf, name)?;
+        }
+        let stages = ebpf.take_map("PROGRAMS").context("the object holds the stages")?;
+        let home = home.filter(|_| purpose == Purpose::Serve);
+        let stages_number = home.map(|home| home.add_stages(&stages)).transpose()?;
+        let mut stages = ProgramArray::try_from(stages).context("the stages are in a map of programs")?;
         for stage in Stage::ALL {
-            let program = load_program(&mut ebpf, stage.program())?;
+            let program: &Xdp = ebpf.program(stage.program()).context("the object holds its stages")?.try_into()?;
             stages.set(stage as u32, program.fd()?, 0).context("publish a stage of the XDP program")?;
         }
-        load_program(&mut ebpf, ENTRY)?;
-        Ok(Self { ebpf, _stages: stages, _log: log })
+        Ok(Self { ebpf, _stages: stages, stages_number, _log: log })
     }
 
     pub fn xdp(&mut self) -> anyhow::Result<&mut Xdp> {

@@ -32,6 +32,23 @@ impl Regions {
         Some(start)
     }
 
+    /// Takes this run, which is free.
+    pub fn claim(&mut self, start: u32, length: u32) -> Option<()> {
+        if length == 0 {
+            return Some(());
+        }
+        let (&before, &available) = self.free.range(..=start).next_back()?;
+        let end = start.checked_add(length)?;
+        let left = (before + available).checked_sub(end)?;
+        self.free.remove(&before);
+        for (start, length) in [(before, start - before), (end, left)] {
+            if length > 0 {
+                self.free.insert(start, length);
+            }
+        }
+        Some(())
+    }
+
     /// Gives a run back that packets may still be reading.
     pub fn retire(&mut self, start: u32, length: u32) {
         if length > 0 {
@@ -70,6 +87,17 @@ mod tests {
         assert_eq!(regions.allocate(1), None);
         regions.reclaim();
         assert_eq!(regions.allocate(4), Some(0));
+    }
+
+    #[test]
+    fn a_run_that_is_claimed_is_not_given_out() {
+        let mut regions = Regions::new(10);
+        for (start, length, expected) in
+            [(2, 3, Some(())), (4, 1, None), (0, 2, Some(())), (5, 6, None), (9, 1, Some(())), (3, 0, Some(()))]
+        {
+            assert_eq!(regions.claim(start, length), expected, "{length} from {start}");
+        }
+        assert_eq!((regions.allocate(4), regions.allocate(1)), (Some(5), None));
     }
 
     proptest! {

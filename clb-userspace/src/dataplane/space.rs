@@ -14,6 +14,8 @@ pub struct Space {
     pub backends: Regions,
     pub blocks: Regions,
     pub transitions: Regions,
+    /// The place of a backend that never is: where that is counted which those that are gone had counted.
+    pub gone: u32,
 }
 
 impl Space {
@@ -21,15 +23,16 @@ impl Space {
     pub fn new(capacity: &Capacity) -> Self {
         Self {
             listeners: Regions::new(capacity.listeners),
-            backends: Regions::new(capacity.backends),
+            backends: Regions::new(capacity.backends - 1),
             blocks: Regions::new(capacity.blocks),
             transitions: Regions::new(capacity.transitions),
+            gone: capacity.backends - 1,
         }
     }
 
     /// Makes free what was retired.
     pub fn reclaim(&mut self) {
-        let Self { listeners, backends, blocks, transitions } = self;
+        let Self { listeners, backends, blocks, transitions, gone: _ } = self;
         for regions in [listeners, backends, blocks, transitions] {
             regions.reclaim();
         }
@@ -72,4 +75,4 @@ const MOST_SLOTS: u32 = 65_537;
 const MOST_TRANSITIONS: u32 = 1 << 20;
 
 pub const FULL: &str = "the maps have no room for this change\n\
-                        help: they are sized when clb starts: start it again with the new file";
+                        help: they were sized for the first file: `clb detach`, then start clb again with the new one";

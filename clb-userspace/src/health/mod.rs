@@ -13,7 +13,7 @@ mod udp;
 mod verdict;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     hash::{BuildHasher as _, RandomState},
     io,
     net::SocketAddr,
@@ -168,8 +168,11 @@ impl Shared {
 impl Health {
     /// Starts the checks of a configuration. Needs a running event loop, and `CAP_NET_RAW` for those by ICMP, which later
     /// calls do not need. Raises the soft bound on descriptors.
-    pub fn start(config: &Config) -> Self {
+    ///
+    /// Those backends that were unhealthy before stay so until they answer.
+    pub fn start(config: &Config, unhealthy: &BTreeSet<Key>) -> Self {
         let mut health = Self { checks: HashMap::new(), shared: Arc::new(Shared::new(room())) };
+        health.shared.states().extend(unhealthy.iter().map(|&key| (key, State::unhealthy_before())));
         health.follow(config);
         health
     }

@@ -1,6 +1,7 @@
 //! Checks of servers that misbehave on purpose, over loopback.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     process::Command,
@@ -271,7 +272,7 @@ async fn verdicts_follow_the_backend_and_stay_through_a_reload() {
     let id = ListenerId { vip: listener.vip, protocol: listener.protocol, port: listener.port };
     let backend_id = BackendId { address: backend.ip(), port: backend.port() };
 
-    let mut health = Health::start(&config);
+    let mut health = Health::start(&config, &BTreeSet::new());
     assert_eq!(health.verdict(id, backend_id), Verdict::Unknown);
     tokio::time::timeout(LONG, health.changed()).await.expect("a verdict");
     let state = health.state(id, backend_id).expect("it is checked");

@@ -74,6 +74,12 @@ const FIRST_HOLD: Duration = Duration::from_secs(30);
 const MAX_HOLD: Duration = Duration::from_mins(10);
 
 impl State {
+    /// What an agent knows of a backend that the one before found unhealthy.
+    pub(super) fn unhealthy_before() -> Self {
+        let cause = Some("it did not answer the agent before this one".to_owned());
+        Self { verdict: Verdict::Unhealthy, since: Some(SystemTime::now()), cause, ..Self::default() }
+    }
+
     /// Takes an answer; whether the verdict changed in what it means for traffic. A check that could not be made changes
     /// nothing, not even the row.
     pub(super) fn note(

@@ -154,6 +154,20 @@ impl Network {
         self.keep_neighbours();
     }
 
+    /// This address has moved to another host: what the kernel knew of it on the link is forgotten, and resolved anew if it is kept
+    /// so. Does nothing for one behind a router.
+    pub fn resolve_again(&mut self, address: IpAddr) {
+        let neighbours: BTreeSet<Neighbour> = [Reach::OnLink, Reach::Routed]
+            .iter()
+            .filter_map(|&reach| self.state.neighbour_toward(address, reach))
+            .collect();
+        for neighbour in neighbours.into_iter().filter(|neighbour| neighbour.address == address) {
+            if let Err(error) = self.requests.forget(neighbour) {
+                tracing::debug!(%address, %error, "could not forget a neighbour");
+            }
+        }
+    }
+
     /// Makes the kernel resolve the next hop of this address once. Bounded: a client chooses the address.
     pub fn ask(&mut self, address: IpAddr) {
         if let Some(neighbour) = self.state.neighbour_toward(address, Reach::Routed)

@@ -88,17 +88,15 @@ impl Socket {
     /// Makes the kernel resolve a neighbour, or verify it if it is stale: it sends the ARP or NDP request itself. An
     /// error comes later, as a message.
     pub fn ask(&mut self, neighbour: Neighbour) -> io::Result<()> {
-        let Neighbour { interface, address } = neighbour;
-        let mut message = NeighbourMessage::default();
-        message.header.ifindex = interface;
+        let mut message = neighbour_message(neighbour);
         message.header.flags = NeighbourFlags::Use;
-        let (family, destination) = match address {
-            IpAddr::V4(address) => (AddressFamily::Inet, NeighbourAddress::Inet(address)),
-            IpAddr::V6(address) => (AddressFamily::Inet6, NeighbourAddress::Inet6(address)),
-        };
-        message.header.family = family;
-        message.attributes.push(NeighbourAttribute::Destination(destination));
         self.send(RouteNetlinkMessage::NewNeighbour(message), NLM_F_REQUEST | NLM_F_CREATE).map(|_| ())
+    }
+
+    /// Makes the kernel forget the MAC address of a neighbour. An error comes later, as a message.
+    pub fn forget(&mut self, neighbour: Neighbour) -> io::Result<()> {
+        let message = neighbour_message(neighbour);
+        self.send(RouteNetlinkMessage::DelNeighbour(message), NLM_F_REQUEST).map(|_| ())
     }
 
     /// Sends a request and gives its sequence number. It never waits: the kernel works it off at once.
@@ -206,6 +204,18 @@ impl Reading {
             .with_context(|| format!("ask the kernel for its {}", self.table))?;
         Ok(true)
     }
+}
+
+fn neighbour_message(Neighbour { interface, address }: Neighbour) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.ifindex = interface;
+    let (family, destination) = match address {
+        IpAddr::V4(address) => (AddressFamily::Inet, NeighbourAddress::Inet(address)),
+        IpAddr::V6(address) => (AddressFamily::Inet6, NeighbourAddress::Inet6(address)),
+    };
+    message.header.family = family;
+    message.attributes.push(NeighbourAttribute::Destination(destination));
+    message
 }
 
 /// The error that the kernel answered a request for a neighbour with.
