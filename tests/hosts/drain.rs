@@ -256,6 +256,32 @@ fn what_is_odd_is_told() {
     assert_eq!((&json(&refused)["changed"], refused.status.code()), (&Value::from(false), Some(1)));
 }
 
+#[test]
+fn the_next_agent_keeps_a_drain() {
+    let network = Network::new(Arms::One, 2);
+    let listener = Listener::tcp("web", "203.0.113.10:80", Mode::Nat, 80, 2);
+    let listeners = std::slice::from_ref(&listener);
+    let file = file(&network, listeners);
+    let _servers = network.serve(listeners);
+    let mut agent = network.start(&file, &[]);
+    let before = shares(&agent.status().unwrap());
+    assert_eq!(ask(&agent, "drain", DRAINED).status.code(), Some(0));
+    for when in ["it was told to end", "it was killed"] {
+        if when == "it was killed" {
+            agent.kill().unwrap();
+        } else {
+            assert!(agent.stop().unwrap().success());
+        }
+        assert_drained(&network, listeners, when);
+        agent = network.start(&file, &[]);
+        assert_drained(&network, listeners, when);
+        let status = agent.status().unwrap();
+        assert_eq!(status.drains, [DrainStatus { address: DRAINED.into(), port: None, backends: 1 }], "{when}");
+    }
+    assert_eq!(ask(&agent, "undrain", DRAINED).status.code(), Some(0));
+    assert_eq!(shares(&agent.status().unwrap()), before);
+}
+
 /// It is drained again when it is bound again, until somebody asks it back.
 #[test]
 fn a_drain_outlasts_its_backend() {
