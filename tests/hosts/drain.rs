@@ -129,6 +129,7 @@ fn new_connections_go_elsewhere_old_ones_stay_and_undrain_gives_the_slots_back()
     let output = ask(&agent, "drain", "10.0.1.11 --wait --timeout 1s");
     let (_, said, code) = told(&output);
     assert_eq!(code, Some(2), "{said}");
+    assert!(said.starts_with("10.0.1.11: ") && said.contains(" flows left\n"), "{said}");
     assert!(said.contains("error: after 1 s, ") && said.contains("\nhelp: 10.0.1.11 stays drained"), "{said}");
 
     let waiting = spawn(command(&agent, "drain", "10.0.1.11 --wait --json"));
@@ -253,6 +254,32 @@ fn what_is_odd_is_told() {
     }
     let refused = ask(&agent, "drain", "192.0.2.1 --json");
     assert_eq!((&json(&refused)["changed"], refused.status.code()), (&Value::from(false), Some(1)));
+}
+
+#[test]
+fn the_next_agent_keeps_a_drain() {
+    let network = Network::new(Arms::One, 2);
+    let listener = Listener::tcp("web", "203.0.113.10:80", Mode::Nat, 80, 2);
+    let listeners = std::slice::from_ref(&listener);
+    let file = file(&network, listeners);
+    let _servers = network.serve(listeners);
+    let mut agent = network.start(&file, &[]);
+    let before = shares(&agent.status().unwrap());
+    assert_eq!(ask(&agent, "drain", DRAINED).status.code(), Some(0));
+    for when in ["it was told to end", "it was killed"] {
+        if when == "it was killed" {
+            agent.kill().unwrap();
+        } else {
+            assert!(agent.stop().unwrap().success());
+        }
+        assert_drained(&network, listeners, when);
+        agent = network.start(&file, &[]);
+        assert_drained(&network, listeners, when);
+        let status = agent.status().unwrap();
+        assert_eq!(status.drains, [DrainStatus { address: DRAINED.into(), port: None, backends: 1 }], "{when}");
+    }
+    assert_eq!(ask(&agent, "undrain", DRAINED).status.code(), Some(0));
+    assert_eq!(shares(&agent.status().unwrap()), before);
 }
 
 /// It is drained again when it is bound again, until somebody asks it back.

@@ -16,6 +16,7 @@ mod explain;
 mod flood;
 mod flow_end;
 mod forwarding;
+mod health;
 mod http;
 mod interfaces;
 mod migration;
