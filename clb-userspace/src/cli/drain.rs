@@ -81,7 +81,7 @@ pub fn drain(arguments: &DrainArguments) -> anyhow::Result<ExitCode> {
     match waited {
         Some(Waited { is_empty: false, seconds, flows }) => {
             tell(&format!(
-                "error: after {seconds:.0} s, {}\nhelp: {backend} stays drained; wait for them again, or stop it if they may break\n",
+                "error: after {seconds:.0} s, {}\nhelp: {backend} stays drained: the same command waits on; or stop it, if its connections may break\n",
                 still(flows)
             ));
             Ok(ExitCode::from(COULD_NOT_RUN))
@@ -126,7 +126,7 @@ fn flows_of(number: u64) -> String {
 }
 
 fn roughly(seconds: f64) -> String {
-    if seconds < 120.0 { format!("{:.0} s", seconds.ceil()) } else { format!("{:.0} min", (seconds / 60.0).ceil()) }
+    if seconds < 120.0 { format!("{:.0} s", seconds.ceil()) } else { format!("{:.0} min", (seconds / 60.0).round()) }
 }
 
 fn show(drained: &Drained) -> anyhow::Result<()> {
@@ -185,6 +185,7 @@ mod tests {
         let left = |flows, drain_seconds, is_empty| FlowsLeft { flows, drain_seconds, is_empty };
         for (left, words) in [
             (left(0, Some(299.5), false), "0 flows known, drain ends in 5 min"),
+            (left(0, Some(302.0), false), "0 flows known, drain ends in 5 min"),
             (left(1, Some(61.2), false), "1 flow known, drain ends in 62 s"),
             (left(12, None, false), "12 flows left"),
             (left(0, None, false), "its flows are being counted"),
