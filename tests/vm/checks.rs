@@ -18,7 +18,7 @@ use clb_userspace::{
 use crate::{
     config::Listener,
     connection::Connection,
-    guest::{Guest, Site, listeners, transfers},
+    guest::{Guest, Site, listeners, start_agent, transfers},
     network::{run as run_on, xdp_programs},
     report::Report,
 };
@@ -65,7 +65,8 @@ fn table() -> Vec<Check> {
         }));
     }
     checks.push(check("the card's driver sent what clb counted", |guest| counted(guest.site()?)));
-    checks.push(check("ends, and leaves nothing attached", |guest| ended(guest.site()?)));
+    checks.push(check("is killed, and the next one takes over", |guest| taken_over(guest.site()?)));
+    checks.push(check("ends, and clb detach leaves nothing", |guest| ended(guest.site()?)));
     checks.push(check("the kernel is content", |_| untainted()));
     checks
 }
@@ -180,9 +181,27 @@ fn counted(Site { network, agent, .. }: &mut Site) -> Result<String> {
     Ok(format!("{sent} packets"))
 }
 
+fn taken_over(site: &mut Site) -> Result<String> {
+    let vips = transfers().into_iter().map(|listener| listener.vip);
+    let mut connections: Vec<_> = vips.map(|vip| Connection::open(&site.network.client, vip)).collect();
+    let mut exchange = || connections.iter_mut().for_each(|connection| connection.exchange(TRANSFER));
+    exchange();
+    site.agent.kill()?;
+    exchange();
+    site.agent = start_agent(&site.network);
+    let log = site.agent.log_tail(10);
+    ensure!(log.contains("took over eth0 in native mode"), "{log}");
+    exchange();
+    Ok("connections stayed open".to_owned())
+}
+
 fn ended(Site { network, agent, .. }: &mut Site) -> Result<String> {
     let status = agent.stop()?;
     ensure!(status.success(), "{status}: {}", agent.log_tail(10));
+    let left = xdp_programs(&network.balancer);
+    ensure!(left == ["eth0: clb"], "{left:?}");
+    let detached = agent.detach_command().output().context("start clb")?;
+    ensure!(detached.status.success(), "{detached:?}");
     let left = xdp_programs(&network.balancer);
     ensure!(left.is_empty(), "{left:?}");
     Ok("by SIGTERM".to_owned())

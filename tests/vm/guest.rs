@@ -60,9 +60,14 @@ impl Site {
             backends.map(|((_, backend, _), host)| EchoServer::start(host, listener.server_address(backend)))
         });
         let servers = (servers, echo_servers.collect());
-        let agent = network.start(&network.file(&[lines, transfers].concat()), &["--xdp-mode", "native"]);
+        let agent = start_agent(&network);
         Self { network, agent, _servers: servers }
     }
+}
+
+/// With all listeners.
+pub fn start_agent(network: &Network) -> Agent {
+    network.start(&network.file(&[listeners(), transfers()].concat()), &["--xdp-mode", "native"])
 }
 
 /// Listeners whose backends answer who they are: those without a tunnel, then those with one.

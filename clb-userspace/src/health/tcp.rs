@@ -1,4 +1,4 @@
-//! A TCP connection is a good answer; it is closed at once.
+//! A TCP connection is a good answer; it is reset at once, which saves both sides the exchange of a close.
 
 use std::net::SocketAddr;
 
@@ -8,5 +8,7 @@ use super::Failure;
 
 /// Connects.
 pub async fn check(backend: SocketAddr) -> Result<TcpStream, Failure> {
-    Ok(TcpStream::connect(backend).await?)
+    let stream = TcpStream::connect(backend).await?;
+    stream.set_zero_linger()?;
+    Ok(stream)
 }
