@@ -2,7 +2,7 @@
 
 use crate::{
     Address, Backend, BackendTraffic, Endpoint, Flow, FlowHash, FlowKey, FragmentKey, FragmentNote, Listener, NextHop,
-    Pin, Pool, Reply, Return, ReturnKey, SlotBlock, Traffic, Transition, bench::Template, decap::TunnelEnd,
+    Pin, PinBudget, Pool, Reply, Return, ReturnKey, SlotBlock, Traffic, Transition, bench::Template, decap::TunnelEnd,
 };
 
 macro_rules! plain_old_data {
@@ -31,6 +31,7 @@ plain_old_data!(
     Listener,
     NextHop,
     Pin,
+    PinBudget,
     Pool,
     Reply,
     Return,

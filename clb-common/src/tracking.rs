@@ -164,16 +164,18 @@ pub struct PinBudget {
     pub opening: crate::Budget,
     /// For others.
     pub others: crate::Budget,
+    /// The last tick in which a pin was not made for want of it. A flow that was not seen in it may live nevertheless.
+    pub refused: u32,
 }
 
 /// How many flows can be pinned of which more than a SYN was seen. The one that had no packet for the longest time gives way.
-pub const PINS: u32 = 131_072;
+pub const PINS: u32 = 262_144;
 /// The same for flows of which only a SYN was seen.
 pub const OPENING_PINS: u32 = 131_072;
 
-/// All CPUs together make so many a tick: under a flood a pin stays for two ticks, so that flows whose packets come more often
+/// All CPUs together make so many a tick: under a flood a pin stays for eight ticks, so that flows whose packets come more often
 /// than that keep theirs.
-pub const PINS_PER_TICK: u32 = PINS / 2;
+pub const PINS_PER_TICK: u32 = PINS / 8;
 /// The same for flows of which only a SYN was seen: their next packet comes within a tick.
 pub const OPENING_PINS_PER_TICK: u32 = OPENING_PINS;
 

@@ -274,11 +274,10 @@ pub fn opening_pin(key: &FlowKey) -> Option<&'static Pin> {
     unsafe { OPENING_PINS.get(key) }
 }
 
-/// Pins a flow that showed more than a SYN.
+/// Pins a flow that showed more than a SYN. Says whether there was room.
 #[inline(always)]
-pub fn set_pin(key: &FlowKey, pin: &Pin) {
-    // The map makes room; if it cannot, the next packet tries again.
-    let _ = PINS.insert(key, pin, 0);
+pub fn set_pin(key: &FlowKey, pin: &Pin) -> bool {
+    PINS.insert(key, pin, 0).is_ok()
 }
 
 /// Pins a flow that opens a connection. Says whether there was room.
@@ -311,6 +310,9 @@ pub fn may_pin(segment: Segment, tick: u32) -> bool {
             Segment::Opens => budget.opening.take(tick, OPENING_PINS_PER_TICK / cpus),
             Segment::Continues => budget.others.take(tick, PINS_PER_TICK / cpus),
         };
+        if !may {
+            budget.refused = tick;
+        }
     });
     may
 }

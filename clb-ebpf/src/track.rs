@@ -73,17 +73,18 @@ fn go_on(transition: &Transition, key: &FlowKey, seen: Seen) -> u32 {
     if let Some(pin) = maps::opening_pin(key) {
         let backend = pin.backend;
         let is_alive = is_alive(backend);
-        if is_alive {
-            maps::set_pin(key, &Pin::new(backend, seen));
+        // Without room among the others it stays what it is.
+        if !is_alive || maps::set_pin(key, &Pin::new(backend, seen)) {
+            maps::remove_opening_pin(key);
         }
-        maps::remove_opening_pin(key);
         if is_alive {
             return backend;
         }
     }
     let way = transition.unpinned();
     if way.pins && maps::may_pin(Segment::Continues, seen.tick) {
-        maps::set_pin(key, &Pin::new(way.backend, seen));
+        // If there is no room, the next packet tries again.
+        let _ = maps::set_pin(key, &Pin::new(way.backend, seen));
     }
     way.backend
 }

@@ -74,7 +74,7 @@ fn exchange_for(duration: Duration, connections: &mut [Connection]) {
         if began.elapsed() >= duration {
             return;
         }
-        thread::sleep(Duration::from_millis(100));
+        thread::sleep(Duration::from_secs(1));
     }
 }
 

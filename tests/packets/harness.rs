@@ -3,14 +3,13 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    time::Duration,
 };
 
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use clb_common::{ForwardingMode, NextHop, Protocol};
 use clb_userspace::{
     control::{DesiredListener, plan},
-    dataplane::{Counters, Dataplane, ListenerId, Settings},
+    dataplane::{Counters, Dataplane, ListenerId, Patience, Settings},
     network::Prefix,
     slots::BackendId,
 };
@@ -83,10 +82,10 @@ impl Harness {
     }
 
     /// Has the agent look for what is over, as if this tick had come.
-    pub fn sweep(&mut self, now: u32, idle_timeout: Duration) {
+    pub fn sweep(&mut self, now: u32, patience: Patience) {
         let Self { runtime, dataplane, .. } = self;
         runtime.block_on(async {
-            let swept = dataplane.sweep(now, |_| Some(idle_timeout)).unwrap().await.unwrap().unwrap();
+            let swept = dataplane.sweep(now, |_| Some(patience)).unwrap().await.unwrap().unwrap();
             dataplane.finish_sweep(swept).await.unwrap();
         });
     }

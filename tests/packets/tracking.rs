@@ -3,18 +3,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
 use clb_common::{
     Endpoint, FlowHash,
     ForwardingMode::{self, Dsr, Gue, Ipip, Nat},
-    NOBODY, NextHop, Protocol, slot_of,
+    NOBODY, NextHop, PINS_PER_TICK, Protocol, slot_of,
 };
 use clb_userspace::{
     control::DesiredListener,
-    dataplane::ListenerId,
+    dataplane::{ListenerId, Patience},
     slots::{self, BackendId},
     tracking::TrackedSlot,
 };
@@ -37,6 +37,38 @@ fn flows_keep_their_backends_through_any_changes() {
         let is_ipv6 = history / 8 % 2 == 1;
         World::new(mode, protocol, is_ipv6).live(&mut random, &format!("seed {seed}, history {history}"));
     }
+}
+
+/// Old flows that find no room to be pinned may live: their time begins again.
+#[test]
+fn a_flood_ends_no_drain() {
+    let mut world = World::new(Dsr, Protocol::Tcp, false);
+    let moved = world.owners().iter().map(|&owner| owner == 0).collect::<Vec<_>>();
+    world.desired.weights.remove(&world.backends[0]);
+    // Only the flood can make it any longer.
+    world.desired.drain = Duration::from_secs(1);
+    world.harness.apply(&BTreeMap::from([(world.listener, world.desired.clone())]));
+    let to = SocketAddr::new(world.listener.vip, world.listener.port);
+    let clients = (1 << 16..u32::MAX)
+        .map(|number| SocketAddr::new(IpAddr::from((number / 50_000).to_be_bytes()), (number % 50_000 + 1) as u16));
+    let hash = FlowHash::from_seed(SEED);
+    let old = clients.filter(|&client| moved[slot_of(hash.of(&Endpoint::of(Protocol::Tcp, client)), SLOTS) as usize]);
+    // More than two ticks' worth, in less than two ticks.
+    let packets: Vec<_> = old
+        .take(2 * PINS_PER_TICK as usize + 1_000)
+        .map(|client| Segment::new(Protocol::Tcp, &client.to_string(), &to.to_string()).bytes())
+        .collect();
+    for packet in &packets {
+        world.harness.run(packet);
+    }
+    let flooded = clb_userspace::dataplane::now().unwrap();
+    let mut sweep = |tick| {
+        world.harness.sweep(tick, FOREVER);
+        world.harness.counters().listeners[&world.listener].clone()
+    };
+    let drain = clb_userspace::dataplane::ticks(DRAIN);
+    assert!(sweep(flooded + drain / 2).moving > 0);
+    assert_eq!(sweep(flooded + drain + 1).moving, 0);
 }
 
 /// Clients, backends, the program between them, and what it should do.
@@ -214,7 +246,7 @@ impl World {
         self.pass_time(history);
         self.now += 1_000;
         for _ in 0..3 {
-            self.harness.sweep(self.now, Duration::from_secs(1));
+            self.harness.sweep(self.now, Patience { idle_timeout: Duration::from_secs(1), drain: DRAIN });
         }
         let counters = self.harness.counters();
         let listener = &counters.listeners[&self.listener];
@@ -255,4 +287,4 @@ const FLOWS: usize = 100;
 const STEPS: usize = 30;
 const SLOTS: u32 = 1_021;
 const DRAIN: Duration = Duration::from_mins(5);
-const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
+const FOREVER: Patience = Patience { idle_timeout: Duration::from_secs(u32::MAX as u64), drain: DRAIN };

@@ -47,8 +47,8 @@ use self::{
 };
 use crate::{
     api::{self, DataPath, Request},
-    config::Config,
-    dataplane::{self, AttachMode, Dataplane, DropLog, Home, ListenerId, Reported, Reports, Settings, Swept},
+    config::{Config, Listener},
+    dataplane::{self, AttachMode, Dataplane, DropLog, Home, ListenerId, Patience, Reported, Reports, Settings, Swept},
     health::{Health, Verdict},
     network::{Interface, LinkState, Network, Reach},
     slots::BackendId,
@@ -264,10 +264,13 @@ impl Control {
 
     /// Looks for what is over: flows, pins, and changes of slots' owners.
     fn sweep(&mut self) {
-        let idle_timeouts: BTreeMap<ListenerId, Duration> =
-            self.config.listeners.iter().map(|listener| (desired::id(listener), listener.idle_timeout)).collect();
-        let sweep = dataplane::now()
-            .and_then(|now| self.dataplane.sweep(now, |listener| idle_timeouts.get(&listener).copied()));
+        let patience = |listener: &Listener| {
+            let Listener { idle_timeout, drain, .. } = *listener;
+            (desired::id(listener), Patience { idle_timeout, drain })
+        };
+        let patience: BTreeMap<ListenerId, Patience> = self.config.listeners.iter().map(patience).collect();
+        let sweep =
+            dataplane::now().and_then(|now| self.dataplane.sweep(now, |listener| patience.get(&listener).copied()));
         match sweep {
             Ok(sweep) => self.sweeps.begin(sweep),
             Err(error) => {

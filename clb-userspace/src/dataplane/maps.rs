@@ -9,8 +9,8 @@ use aya::{
     util::nr_cpus,
 };
 use clb_common::{
-    Address, Backend, BackendTraffic, Endpoint, Listener, NextHop, Reply, SLOTS_PER_BLOCK, Slot, SlotBlock, SlotTable,
-    Traffic, Transition,
+    Address, Backend, BackendTraffic, Endpoint, Listener, NextHop, PinBudget, Reply, SLOTS_PER_BLOCK, Slot, SlotBlock,
+    SlotTable, Traffic, Transition,
 };
 
 use super::{drains::DrainTable, pool::SourcePool, space::blocks};
@@ -29,6 +29,7 @@ pub struct Maps {
     backend_traffic: PerCpuArray<MapData, BackendTraffic>,
     pub verdicts: PerCpuArray<MapData, u64>,
     pub events: PerCpuArray<MapData, u64>,
+    pin_budget: PerCpuArray<MapData, PinBudget>,
     pub pool: SourcePool,
     pub drains: DrainTable,
 }
@@ -48,6 +49,7 @@ impl Maps {
             backend_traffic: take(ebpf, "BACKEND_TRAFFIC")?,
             verdicts: take(ebpf, "VERDICTS")?,
             events: take(ebpf, "EVENTS")?,
+            pin_budget: take(ebpf, "PIN_BUDGET")?,
             pool: SourcePool::take(ebpf)?,
             drains: DrainTable::take(ebpf)?,
         })
@@ -105,6 +107,12 @@ impl Maps {
         let values = PerCpuValues::try_from(values).context("a value for each CPU")?;
         self.backend_traffic.set(to, values, 0).context("write a counter")?;
         clear(&mut self.backend_traffic, from)
+    }
+
+    /// The last tick in which a flow was not pinned for want of budget.
+    pub fn pins_refused(&self) -> anyhow::Result<u32> {
+        let budgets = self.pin_budget.get(&0, 0).context("read the budget of pins")?;
+        Ok(budgets.iter().map(|budget| budget.refused).max().unwrap_or_default())
     }
 
     /// The routes that are set.

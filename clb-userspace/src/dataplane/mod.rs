@@ -42,7 +42,7 @@ pub use self::{
     home::{Home, detach, load_balancers},
     program::{DropLog, Settings},
     reports::{Reported, Reports},
-    sweep::Swept,
+    sweep::{Patience, Swept},
     ticks::{now, ticks},
 };
 use self::{

@@ -2,7 +2,7 @@
 //!
 //! A change of slots' owners goes on for the listener's `drain`, then until no flow is pinned to another backend. A backend that
 //! was unbound keeps its place until nothing leads to it. What must stay true: what a walk found counts only for listeners that
-//! did not change since it began.
+//! did not change since it began; and a time in which flows were not pinned for want of budget is none in which all were seen.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,6 +17,7 @@ use super::{
     Dataplane, GRACE, ListenerId, LiveListener,
     flows::Lifetime,
     pins::{Found, Look, Watched},
+    ticks::ticks,
 };
 use crate::tracking::{Stage, TrackedSlot};
 
@@ -31,10 +32,20 @@ pub struct Swept {
     flows: BTreeMap<u32, u64>,
 }
 
+/// How long flows of a listener may be silent.
+#[derive(Clone, Copy)]
+pub struct Patience {
+    /// Before they are over.
+    pub idle_timeout: Duration,
+    /// After a change of their slot's owner, before they are taken for over.
+    pub drain: Duration,
+}
+
 /// A listener when the walks began.
 struct Seen {
     index: u32,
     generation: u64,
+    drain: Duration,
     /// Its changes that were settling.
     settling: BTreeSet<u32>,
     /// Its backends that could get no further flow.
@@ -60,24 +71,23 @@ impl Left {
 }
 
 impl Dataplane {
-    /// Walks over flows and pins on a thread of its own, in the tick `now`; of each listener with its idle timeout. What it
+    /// Walks over flows and pins on a thread of its own, in the tick `now`; of each listener with its patience. What it
     /// finds is for `finish_sweep`.
     pub fn sweep(
         &self,
         now: u32,
-        idle_timeout: impl Fn(ListenerId) -> Option<Duration>,
+        patience: impl Fn(ListenerId) -> Option<Patience>,
     ) -> anyhow::Result<JoinHandle<anyhow::Result<Swept>>> {
         let mut lifetimes = BTreeMap::new();
         let mut seen = BTreeMap::new();
         let mut watched = BTreeMap::new();
         for (&id, live) in &self.listeners {
             let LiveListener { index, generation, .. } = *live;
-            if let Some(idle_timeout) = idle_timeout(id) {
-                let lifetime = Lifetime { protocol: id.protocol, idle_timeout };
-                lifetimes.insert(index, lifetime);
-                watched.insert(index, live.watched(self, lifetime)?);
-            }
-            seen.insert(id, Seen { index, generation, settling: live.settling(), closed: self.closed(live) });
+            let Some(Patience { idle_timeout, drain }) = patience(id) else { continue };
+            let lifetime = Lifetime { protocol: id.protocol, idle_timeout };
+            lifetimes.insert(index, lifetime);
+            watched.insert(index, live.watched(self, lifetime)?);
+            seen.insert(id, Seen { index, generation, drain, settling: live.settling(), closed: self.closed(live) });
         }
         let lost = self.listeners.values().flat_map(|live| live.backends.values());
         let lost = lost.filter(|backend| backend.value.is_lost()).map(|backend| backend.index);
@@ -94,6 +104,7 @@ impl Dataplane {
     /// Ends what the walks found to be over.
     pub async fn finish_sweep(&mut self, swept: Swept) -> anyhow::Result<()> {
         let Swept { now, listeners: seen, mut pins, flows } = swept;
+        self.end_moving(now, &seen)?;
         let unchanged: BTreeMap<ListenerId, Seen> = seen
             .into_iter()
             .filter(|(id, seen)| self.listeners.get(id).is_some_and(|live| live.generation == seen.generation))
@@ -106,7 +117,6 @@ impl Dataplane {
                 *pins.by_backend.entry(over.backend()).or_default() += 1;
             }
         }
-        self.end_moving(now)?;
         self.left.pins.clone_from(&pins.by_backend);
         self.left.flows.clone_from(&flows);
         if !pins.is_complete {
@@ -151,11 +161,16 @@ impl Dataplane {
         backends.map(|backend| backend.index).filter(|index| !moving.contains_key(index)).collect()
     }
 
-    /// Flows that were not seen in all that time are over.
-    fn end_moving(&mut self, now: u32) -> anyhow::Result<()> {
-        for live in self.listeners.values_mut() {
+    /// Flows that were not seen in all that time are over. While more flows show themselves than may be pinned, the time begins
+    /// again: a flood ends no connection.
+    fn end_moving(&mut self, now: u32, seen: &BTreeMap<ListenerId, Seen>) -> anyhow::Result<()> {
+        let refused = self.maps.pins_refused()?;
+        for (id, live) in &mut self.listeners {
+            let Some(Seen { drain, .. }) = seen.get(id) else { continue };
+            let not_before = refused + ticks(*drain);
             for (&index, change) in &mut live.changes {
-                if change.transition.phase() != Phase::Settling && now > change.transition.until {
+                let is_over = now > change.transition.until.max(not_before);
+                if change.transition.phase() != Phase::Settling && is_over {
                     change.transition = change.transition.settled();
                     self.maps.transitions.set(index, change.transition, 0).context("end the drain of a slot")?;
                     self.last_change = Some(Instant::now());
