@@ -13,7 +13,7 @@ use aya::{
 use clb_common::{Endpoint, Flow, FlowKey, ForwardingMode, NextHop, Port, Protocol, Return, ReturnKey, Seen};
 use clb_userspace::{
     control::{DesiredListener, plan},
-    dataplane::{Dataplane, ListenerId, Settings},
+    dataplane::{Dataplane, ListenerId, Patience, Settings},
     slots::BackendId,
 };
 
@@ -48,8 +48,12 @@ async fn measure() {
     let now = clb_userspace::dataplane::now().expect("the clock");
     for (what, idle_timeout) in [("none is over", Some(Duration::from_mins(15))), ("all are over", None)] {
         let start = Instant::now();
-        let swept =
-            dataplane.sweep(now, |_| idle_timeout).expect("the maps").await.expect("its thread").expect("the maps");
+        let swept = dataplane
+            .sweep(now, |_| idle_timeout.map(|idle_timeout| Patience { idle_timeout, drain: Duration::ZERO }))
+            .expect("the maps")
+            .await
+            .expect("its thread")
+            .expect("the maps");
         dataplane.finish_sweep(swept).await.expect("the maps");
         let left = dataplane.counters().expect("the maps").flows;
         println!("{} flows, {what}: {:?}, {left} left", settings.max_flows, start.elapsed());
