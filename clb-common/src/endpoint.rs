@@ -44,6 +44,9 @@ pub struct Endpoint {
     filler: u32,
 }
 
+/// Odd, and without a pattern: binary digits of the golden ratio, and of the square roots of 2, 3 and 5.
+const SPREAD: [u64; 4] = [0x9e37_79b9_7f4a_7c15, 0x6a09_e667_f3bc_c909, 0xbb67_ae85_84ca_a73b, 0x3c6e_f372_fe94_f82b];
+
 impl Endpoint {
     /// The endpoint of a packet's header of this IP version.
     #[inline(always)]
@@ -64,7 +67,28 @@ impl Endpoint {
         Self { address, port, ..self }
     }
 
+    /// Whether both are the same. Compares words of eight bytes, for IPv4 without those that all its addresses have in common.
+    #[inline(always)]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let ([a, b, c], [d, e, f]): ([u64; 3], [u64; 3]) = (zerocopy::transmute!(*self), zerocopy::transmute!(*other));
+        b == e && c == f && (matches!(other.version(), Version::V4) || a == d)
+    }
+
+    /// A number that endpoints which differ hardly have in common, for hash tables. Its keys are no secret: whoever sends packets
+    /// does not choose the listeners.
+    #[inline(always)]
+    pub fn spread(&self) -> u32 {
+        let [a, b, c]: [u64; 3] = zerocopy::transmute!(*self);
+        let mut sum = b.wrapping_mul(SPREAD[1]).wrapping_add(c.wrapping_mul(SPREAD[2]));
+        if matches!(self.version(), Version::V6) {
+            sum = sum.wrapping_add(a.wrapping_mul(SPREAD[0]));
+        }
+        sum ^= sum >> 32;
+        (sum.wrapping_mul(SPREAD[3]) >> 32) as u32
+    }
+
     /// Its IP version.
+    #[inline(always)]
     pub const fn version(&self) -> Version {
         if self.version == Version::V4 as u8 { Version::V4 } else { Version::V6 }
     }

@@ -1,8 +1,9 @@
 //! Lets the agent's aya copy the shared types to and from maps.
 
 use crate::{
-    Address, Backend, BackendTraffic, Endpoint, Flow, FlowHash, FlowKey, FragmentKey, FragmentNote, Listener, NextHop,
-    Pin, PinBudget, Pool, Reply, Return, ReturnKey, SlotBlock, Traffic, Transition, bench::Template, decap::TunnelEnd,
+    Address, Backend, BackendTraffic, Endpoint, EndpointEntry, Flow, FlowHash, FlowKey, FragmentKey, FragmentNote,
+    Listener, NextHop, Pin, PinBudget, Pool, Reply, Return, ReturnKey, SlotBlock, Traffic, Transition, bench::Template,
+    decap::TunnelEnd,
 };
 
 macro_rules! plain_old_data {
@@ -23,6 +24,7 @@ plain_old_data!(
     Backend,
     BackendTraffic,
     Endpoint,
+    EndpointEntry,
     Flow,
     FlowHash,
     FlowKey,

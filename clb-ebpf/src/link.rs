@@ -4,7 +4,7 @@ use clb_common::{DropReason, NextHop};
 use network_types::eth::{EthHdr, EtherType};
 
 use crate::{
-    packet::{HalfWord, Packet, Word, join},
+    packet::{self, HalfWord, Packet, Word, join},
     verdict::Verdict,
 };
 
@@ -118,7 +118,8 @@ fn way_out(packet: &Packet, next_hop: &NextHop) -> Verdict {
     if next_hop.interface == packet.ingress_interface() {
         Verdict::Transmit
     } else {
-        Verdict::Redirect { interface: next_hop.interface.into() }
+        packet::redirect(next_hop.interface);
+        Verdict::Redirect
     }
 }
 

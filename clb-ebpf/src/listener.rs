@@ -2,7 +2,7 @@
 
 use clb_common::{Address, Endpoint, SlotTable, Version};
 
-use crate::maps;
+use crate::{maps, packet::Offsets};
 
 /// The listener of a packet.
 pub struct Found<'a> {
@@ -12,9 +12,8 @@ pub struct Found<'a> {
 
 /// Finds the listener with this endpoint.
 #[inline(always)]
-pub fn find(endpoint: &Endpoint) -> Option<Found<'static>> {
-    let index = maps::listener_index(endpoint)?;
-    at(index)
+pub fn find(endpoint: &Endpoint, offsets: Offsets) -> Option<Found<'static>> {
+    at(maps::listener_index(endpoint, offsets))
 }
 
 /// The listener with this index.
@@ -27,5 +26,5 @@ pub fn at(index: u32) -> Option<Found<'static>> {
 /// Whether clients connect to this address.
 #[inline(always)]
 pub fn is_vip(version: Version, address: Address) -> bool {
-    maps::listener_index(&Endpoint::whole(version, address)).is_some()
+    find(&Endpoint::whole(version, address), Offsets::Variable).is_some()
 }

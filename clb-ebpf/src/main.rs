@@ -96,7 +96,7 @@ fn exit(context: &XdpContext, outcome: Outcome) -> u32 {
             xdp_action::XDP_TX
         }
         Ok(Verdict::Transmit) => xdp_action::XDP_TX,
-        Ok(Verdict::Redirect { interface }) => packet::redirect(interface as u32),
+        Ok(Verdict::Redirect) => xdp_action::XDP_REDIRECT,
         Ok(Verdict::Continue(stage)) => {
             maps::call(stage, context);
             dropped(context, DropReason::InconsistentMaps)
@@ -162,7 +162,7 @@ fn fragment<F: Family>(packet: &Packet) -> Outcome {
 /// The stages behind `parse`.
 #[inline(always)]
 fn balance<F: Family>(packet: &Packet, headers: &Headers<F>) -> Outcome {
-    if let Some(listener) = listener::find(&headers.destination()) {
+    if let Some(listener) = listener::find(&headers.destination(), packet.offsets()) {
         if settings::is(listener.table, ForwardingMode::FullNat) {
             parse::note(headers);
             return Ok(Verdict::Continue(F::FULL_NAT_STAGE));
@@ -170,7 +170,7 @@ fn balance<F: Family>(packet: &Packet, headers: &Headers<F>) -> Outcome {
         count::arrived(listener.index, forward::length(packet, headers.network, &headers.link));
         return forward::to_backend(packet, headers, &listener);
     }
-    if let Some(reply) = reply::find(&headers.source()) {
+    if let Some(reply) = reply::find(&headers.source(), packet.offsets()) {
         return reply::to_client(packet, headers, reply);
     }
     if settings::uses(ForwardingMode::FullNat) {
@@ -204,7 +204,7 @@ fn error_to_client<F: Icmp>(packet: &Packet) -> Outcome {
 fn full_nat<F: Family>(packet: &Packet) -> Outcome {
     let Some((link, datagram)) = parse::walked::<F>(packet) else { return Ok(Verdict::Pass) };
     let Some(headers) = parse::transport(packet, link, &datagram) else { return Ok(Verdict::Pass) };
-    let Some(listener) = listener::find(&headers.destination()) else { return Ok(Verdict::Pass) };
+    let Some(listener) = listener::find(&headers.destination(), packet.offsets()) else { return Ok(Verdict::Pass) };
     count::arrived(listener.index, forward::length(packet, headers.network, &headers.link));
     forward::full_nat::to_backend(packet, &headers, &listener)
 }

@@ -4,32 +4,32 @@
 //! and tries they are calls.
 
 use aya_ebpf::{
-    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key},
     helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns},
     macros::btf_map,
     programs::XdpContext,
 };
 use clb_common::{
-    Address, Backend, BackendTraffic, EVENT_COUNTERS, Endpoint, Flow, FlowKey, FragmentKey, FragmentNote, Listener,
-    NextHop, OPENING_PINS_PER_TICK, PINS_PER_TICK, POOL_ADDRESSES, Pin, PinBudget, Pool, Reply, Report, Return,
-    ReturnKey, STAGES, Seen, Segment, SlotBlock, Stage, TICK_SHIFT, TOO_BIG_PER_TICK, TooBig, Traffic, Transition,
-    VERDICT_COUNTERS,
+    Address, Backend, BackendTraffic, EVENT_COUNTERS, Endpoint, EndpointEntry, Flow, FlowKey, FragmentKey,
+    FragmentNote, Listener, NOBODY, NextHop, OPENING_PINS_PER_TICK, PINS_PER_TICK, POOL_ADDRESSES, Pin, PinBudget,
+    Pool, Reply, Report, Return, ReturnKey, STAGES, Seen, Segment, SlotBlock, Stage, TICK_SHIFT, TOO_BIG_PER_TICK,
+    TooBig, Traffic, Transition, VERDICT_COUNTERS, probes,
 };
 
-use crate::{forward::Delivery, parse::Walked, settings};
+use crate::{forward::Delivery, packet::Offsets, parse::Walked, settings};
 
 /// VIP, protocol and port to the listener's index. An index stays as long as its listener.
 #[btf_map]
-static LISTENER_INDEXES: HashMap<Endpoint, u32, SIZED_BY_AGENT> = HashMap::new();
+static LISTENER_INDEXES: Array<EndpointEntry, SIZED_BY_AGENT, ALIGNED> = Array::new();
 
 /// Listeners by index: the slot table in force.
 #[btf_map]
-pub static LISTENERS: Array<Listener, SIZED_BY_AGENT> = Array::new();
+pub static LISTENERS: Array<Listener, SIZED_BY_AGENT, ALIGNED> = Array::new();
 
 /// All slot tables, in blocks.
 #[btf_map]
-pub static SLOTS: Array<SlotBlock, SIZED_BY_AGENT> = Array::new();
+pub static SLOTS: Array<SlotBlock, SIZED_BY_AGENT, ALIGNED> = Array::new();
 
 /// The changes of slots' owners that may still concern a flow.
 #[btf_map]
@@ -49,11 +49,15 @@ static PIN_BUDGET: PerCpuArray<PinBudget, 1> = PerCpuArray::new();
 
 /// Backends by the index that stands in the slots.
 #[btf_map]
-pub static BACKENDS: Array<Backend, SIZED_BY_AGENT> = Array::new();
+pub static BACKENDS: Array<Backend, SIZED_BY_AGENT, ALIGNED> = Array::new();
 
-/// In `nat`: a backend's endpoint to the source that its replies leave with.
+/// In `nat`: a backend's endpoint to its index.
 #[btf_map]
-static REPLIES: HashMap<Endpoint, Reply, SIZED_BY_AGENT> = HashMap::new();
+static REPLY_INDEXES: Array<EndpointEntry, SIZED_BY_AGENT, ALIGNED> = Array::new();
+
+/// In `nat`: the source that a backend's replies leave with, by its index.
+#[btf_map]
+static REPLIES: Array<Reply, SIZED_BY_AGENT, ALIGNED> = Array::new();
 
 /// Backends that shall get no new flows, as a person asked: by address, and port or 0 for all. The agent's own note, which
 /// outlives it; no packet looks at it.
@@ -135,19 +139,70 @@ static DELIVERY: PerCpuArray<Delivery, 1> = PerCpuArray::new();
 /// A map needs some size to compile.
 const SIZED_BY_AGENT: usize = 1;
 
-/// The index of the listener with this endpoint.
+/// The kernel then begins the elements on a page of their own, and no cache line holds parts of two.
+const ALIGNED: usize = BPF_F_MMAPABLE as usize;
+
+/// The index of the listener with this endpoint, or `NOBODY`.
 #[inline(always)]
-pub fn listener_index(endpoint: &Endpoint) -> Option<u32> {
-    // SAFETY: the value is copied out at once, and the program never writes this map.
-    unsafe { LISTENER_INDEXES.get(endpoint) }.copied()
+pub fn listener_index(endpoint: &Endpoint, offsets: Offsets) -> u32 {
+    match offsets {
+        Offsets::Constant => index(&LISTENER_INDEXES, settings::listener_mask(), endpoint),
+        // SAFETY: a program's own function, called with a reference.
+        Offsets::Variable => unsafe { clb_listener_index(endpoint) },
+    }
 }
 
-/// What a packet from this endpoint is a reply of.
+/// The backend that a packet from this endpoint is a reply of, and what that is to leave as.
 #[inline(always)]
-pub fn reply(endpoint: &Endpoint) -> Option<Reply> {
-    // SAFETY: the value is copied out at once, and the program never writes this map. The kernel may give a removed
-    // element to the next one that is added; the agent adds none until packets that could see it are through.
-    unsafe { REPLIES.get(endpoint) }.copied()
+pub fn reply(endpoint: &Endpoint, offsets: Offsets) -> Option<(u32, &'static Reply)> {
+    let backend = match offsets {
+        Offsets::Constant => index(&REPLY_INDEXES, settings::reply_mask(), endpoint),
+        // SAFETY: as above.
+        Offsets::Variable => unsafe { clb_reply_index(endpoint) },
+    };
+    REPLIES.get(backend).map(|reply| (backend, reply))
+}
+
+/// A function of its own for the verifier, where more than one look-up would be in its way.
+///
+/// # Safety
+///
+/// `endpoint` is null or points to an endpoint.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn clb_listener_index(endpoint: *const Endpoint) -> u32 {
+    // SAFETY: the caller's promise.
+    let Some(endpoint) = (unsafe { endpoint.as_ref() }) else { return NOBODY };
+    index(&LISTENER_INDEXES, settings::listener_mask(), endpoint)
+}
+
+/// The same for the backends in `nat`.
+///
+/// # Safety
+///
+/// As above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn clb_reply_index(endpoint: *const Endpoint) -> u32 {
+    // SAFETY: the caller's promise.
+    let Some(endpoint) = (unsafe { endpoint.as_ref() }) else { return NOBODY };
+    index(&REPLY_INDEXES, settings::reply_mask(), endpoint)
+}
+
+/// The index that an endpoint leads to, or `NOBODY`, which no map has: a number in any case, since the compiler leaves one that does
+/// not matter unset, and the verifier refuses that.
+#[inline(always)]
+fn index(table: &Array<EndpointEntry, SIZED_BY_AGENT, ALIGNED>, mask: u32, endpoint: &Endpoint) -> u32 {
+    for place in probes(endpoint, mask) {
+        let Some(entry) = table.get(place) else { break };
+        if entry.is_of(endpoint) {
+            return entry.index;
+        }
+        if entry.is_end() {
+            break;
+        }
+    }
+    NOBODY
 }
 
 /// The way to this client.

@@ -257,10 +257,9 @@ fn sum_words<const WORDS: usize>(mut words: [u32; WORDS], sum: u32) -> u32 {
 const MOST_CHUNKS: u32 = 9_216 / (4 * CHUNK_WORDS as u32);
 const CHUNK_WORDS: usize = 16;
 
-/// Tells the kernel to send the packet out of this interface, and returns the XDP code for it.
+/// Tells the kernel to send the packet out of this interface, if the program then says that it is redirected.
 #[inline(always)]
-pub fn redirect(interface: u32) -> u32 {
-    // SAFETY: the helper takes plain numbers; an index without an interface is an error of its own in the kernel.
-    let action = unsafe { bpf_redirect(interface, 0) };
-    action.cast_unsigned() as u32
+pub fn redirect(interface: u32) {
+    // SAFETY: the helper takes plain numbers; an index without an interface is an error of its own in the kernel, later.
+    let _ = unsafe { bpf_redirect(interface, 0) };
 }

@@ -12,24 +12,28 @@ use crate::{
     forward, fragment,
     link::{self, Link},
     maps,
-    packet::Packet,
+    packet::{Offsets, Packet},
     parse::Headers,
     settings,
     transport::{self, Rewrite},
     verdict::Verdict,
 };
 
-/// Finds what a packet from this source is a reply of.
+/// Finds what a packet from this source is a reply of: the backend's index, and what its replies leave as.
 #[inline(always)]
-pub fn find(source: &Endpoint) -> Option<Reply> {
-    if settings::uses(ForwardingMode::Nat) { maps::reply(source) } else { None }
+pub fn find(source: &Endpoint, offsets: Offsets) -> Option<(u32, &'static Reply)> {
+    if settings::uses(ForwardingMode::Nat) { maps::reply(source, offsets) } else { None }
 }
 
 /// Sends a backend's reply to its client.
 #[inline(always)]
-pub fn to_client<F: Family>(packet: &Packet, headers: &Headers<F>, reply: Reply) -> Result<Verdict, DropReason> {
+pub fn to_client<F: Family>(
+    packet: &Packet,
+    headers: &Headers<F>,
+    (backend, reply): (u32, &Reply),
+) -> Result<Verdict, DropReason> {
     let client = headers.network.destination();
-    let out = Outgoing { packet, link: headers.link, network: headers.network, client, backend: reply.backend };
+    let out = Outgoing { packet, link: headers.link, network: headers.network, client, backend };
     let Some(next_hop) = next_hop(&out)? else { return Ok(Verdict::Pass) };
     headers.check_lengths(packet)?;
     fragment::note_way_to_client(&out, headers, reply.vip);

@@ -31,6 +31,10 @@ static GUE_PORT: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static CPUS: Global<u32> = Global::new(1);
 
+/// One less than the number of places for endpoints of listeners, and of backends in `nat`.
+#[unsafe(no_mangle)]
+static PLACES: [Global<u32>; 2] = [const { Global::new(0) }; 2];
+
 /// The keyed flow hash. Each key is loaded by itself, so only those that a family uses are loaded.
 #[inline(always)]
 pub fn flow_hash() -> FlowHash {
@@ -54,6 +58,18 @@ pub fn uses(mode: ForwardingMode) -> bool {
 #[inline(always)]
 pub fn records() -> bool {
     EXPLAINS.load() == 0
+}
+
+/// Masks the places for endpoints of listeners.
+#[inline(always)]
+pub fn listener_mask() -> u32 {
+    PLACES[0].load()
+}
+
+/// Masks the places for endpoints of backends in `nat`.
+#[inline(always)]
+pub fn reply_mask() -> u32 {
+    PLACES[1].load()
 }
 
 /// The source of an outer IPv4 header.

@@ -15,11 +15,9 @@ pub enum Verdict {
     Answer,
     /// Back out of the interface that it came in by.
     Transmit,
-    /// Out of another interface.
-    Redirect {
-        /// That interface's index.
-        interface: u64,
-    },
+    /// Out of another interface, which the kernel was told. It is no part of this: what only some verdicts hold the compiler leaves
+    /// unset in the others, and the verifier refuses a program that copies it all the same.
+    Redirect,
     /// Not known yet: another program has to look at the packet, which is as it came.
     Continue(Stage),
 }

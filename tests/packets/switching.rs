@@ -11,12 +11,12 @@ use std::{
 
 use aya::{
     Pod,
-    maps::{Array, HashMap, Map, MapData},
+    maps::{Array, Map, MapData},
     programs::{TestRun as _, TestRunOptions, Xdp},
 };
 use aya_obj::programs::XdpAttachType;
 use clb_common::{
-    Backend, Endpoint,
+    Backend, Endpoint, EndpointEntry,
     ForwardingMode::{Dsr, Nat},
     Listener, NextHop,
     Protocol::Tcp,
@@ -121,7 +121,7 @@ fn run_until(
 
 /// The maps of one program.
 struct Maps {
-    indexes: HashMap<MapData, Endpoint, u32>,
+    indexes: Array<MapData, EndpointEntry>,
     listeners: Array<MapData, Listener>,
     slots: Array<MapData, SlotBlock>,
     backends: Array<MapData, Backend>,
@@ -137,7 +137,7 @@ impl Maps {
             map.unwrap_or_else(|| panic!("the program has a map {name}"))
         };
         Self {
-            indexes: Map::HashMap(map("LISTENER_INDEXES")).try_into().unwrap(),
+            indexes: array(map("LISTENER_INDEXES")),
             listeners: array(map("LISTENERS")),
             slots: array(map("SLOTS")),
             backends: array(map("BACKENDS")),
@@ -146,9 +146,11 @@ impl Maps {
 
     /// All that packets for a VIP read, with where it stands.
     fn bytes(&self, vip: &str) -> Vec<u8> {
-        let index = self.indexes.get(&Endpoint::of(Tcp, vip.parse().unwrap()), 0).unwrap();
-        let listener = self.listeners.get(&index, 0).unwrap();
-        let mut bytes = listener.as_bytes().to_vec();
+        let endpoint = Endpoint::of(Tcp, vip.parse().unwrap());
+        let mut entries = self.indexes.iter().map(Result::unwrap);
+        let entry = entries.find(|entry| entry.is_of(&endpoint)).unwrap();
+        let listener = self.listeners.get(&entry.index, 0).unwrap();
+        let mut bytes = [entry.as_bytes(), listener.as_bytes()].concat();
         let table = listener.current();
         let blocks = table.first_block..table.first_block + table.slots.div_ceil(clb_common::SLOTS_PER_BLOCK);
         let mut backends = BTreeSet::new();

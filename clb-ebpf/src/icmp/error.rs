@@ -15,7 +15,7 @@ use crate::{
     link::Link,
     listener::{self, Found},
     maps,
-    packet::Packet,
+    packet::{Offsets, Packet},
     parse::{self, Datagram},
     reply, select, settings, track,
     verdict::Verdict,
@@ -34,7 +34,7 @@ pub fn forward<F: Icmp>(packet: &Packet, link: Link, datagram: &Datagram<F>) -> 
     let message = Message { packet, link, datagram };
     let Some((quoted, embedded)) = message.quoted() else { return Ok(Verdict::Pass) };
     if let Some(embedded) = embedded {
-        if let Some(listener) = listener::find(&embedded.source()) {
+        if let Some(listener) = listener::find(&embedded.source(), Offsets::Variable) {
             return message.to_backend(&embedded, &listener);
         }
         if way_to_client(&embedded).is_some() {
@@ -63,9 +63,9 @@ struct WayToClient {
 
 #[inline(always)]
 fn way_to_client<F: Icmp>(embedded: &Embedded<F>) -> Option<WayToClient> {
-    if let Some(reply) = reply::find(&embedded.destination()) {
+    if let Some((backend, reply)) = reply::find(&embedded.destination(), Offsets::Variable) {
         let vip = embedded.destination().with(reply.vip, reply.port);
-        return Some(WayToClient { client: embedded.source(), vip, backend: reply.backend });
+        return Some(WayToClient { client: embedded.source(), vip, backend });
     }
     let back = forward::full_nat::way_back(&embedded.source(), &embedded.destination())?;
     let vip = embedded.destination().with(back.vip, back.port);

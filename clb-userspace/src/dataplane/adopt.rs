@@ -9,8 +9,8 @@ use std::{
 };
 
 use anyhow::Context as _;
-use aya::maps::{Array, HashMap, Map};
-use clb_common::{Endpoint, ForwardingMode, Listener, NOBODY, Reply, Slot, SlotTable};
+use aya::maps::{Array, Map};
+use clb_common::{EndpointEntry, ForwardingMode, Listener, NOBODY, Slot, SlotTable};
 use tracing::warn;
 
 use super::{Dataplane, GRACE, Home, ListenerId, LiveBackend, LiveListener, Settings, SlotChange, space::blocks};
@@ -65,8 +65,10 @@ impl Dataplane {
     fn learn(&mut self) -> anyhow::Result<()> {
         let mut references = self.pins.references()?;
         references.extend(self.flows.references()?);
-        for entry in &self.maps.listener_indexes {
-            let (endpoint, index) = entry.context("read the listeners")?;
+        self.maps.listener_indexes.adopt().context("read the listeners")?;
+        self.maps.reply_indexes.adopt().context("read the ways back")?;
+        let found: Vec<_> = self.maps.listener_indexes.iter().collect();
+        for (endpoint, index) in found {
             if let Some((protocol, vip)) = endpoint.socket() {
                 let id = ListenerId { vip: vip.ip(), protocol, port: vip.port() };
                 self.listeners.insert(id, self.learn_listener(index)?);
@@ -115,15 +117,15 @@ impl Dataplane {
     /// Which listeners have ways back from which backends. Those of no listener are lost.
     fn learn_replies(&mut self) -> anyhow::Result<BTreeSet<(u32, u32)>> {
         let mut references = BTreeSet::new();
-        for entry in &self.maps.replies {
-            let (endpoint, reply): (Endpoint, Reply) = entry.context("read the ways back")?;
+        for (endpoint, backend) in self.maps.reply_indexes.iter() {
+            let reply = self.maps.replies.get(&backend, 0).context("read a way back")?;
             let listener = endpoint.socket().and_then(|(protocol, _)| {
                 let id = ListenerId { vip: reply.vip.into(), protocol, port: reply.port.number() };
                 self.listeners.get(&id).filter(|live| live.desired.mode == ForwardingMode::Nat)
             });
             match listener {
-                Some(live) => drop(references.insert((live.index, reply.backend))),
-                None => self.lost_replies.push((endpoint, reply.backend)),
+                Some(live) => drop(references.insert((live.index, backend))),
+                None => self.lost_replies.push((endpoint, backend)),
             }
         }
         Ok(references)
@@ -187,12 +189,15 @@ impl Dataplane {
 
 /// The modes that listeners have, each a bit: the program that takes over has to know them before it is loaded.
 fn modes_in(home: &Home) -> anyhow::Result<u32> {
-    let indexes = HashMap::<_, Endpoint, u32>::try_from(Map::HashMap(home.open_map("LISTENER_INDEXES")?))?;
+    let entries = Array::<_, EndpointEntry>::try_from(Map::Array(home.open_map("LISTENER_INDEXES")?))?;
     let listeners = Array::<_, Listener>::try_from(Map::Array(home.open_map("LISTENERS")?))?;
     let mut modes = 0;
-    for entry in &indexes {
-        let (_, index) = entry.context("read the listeners")?;
-        let mode = listeners.get(&index, 0).context("read a listener")?.current().mode();
+    for entry in entries.iter() {
+        let entry = entry.context("read the listeners")?;
+        if !entry.is_taken() {
+            continue;
+        }
+        let mode = listeners.get(&entry.index, 0).context("read a listener")?.current().mode();
         modes |= mode.context("a listener has a mode")?.bit();
     }
     Ok(modes)

@@ -71,8 +71,8 @@ impl Dataplane {
         self.listeners.insert(id, live);
         self.change_listener(id, to, resolve)?;
         // First the VIP: a packet for the listener may be an ICMP error.
-        self.maps.listener_indexes.insert(Endpoint::of_address(id.vip), index, 0).context("publish a VIP")?;
-        self.maps.listener_indexes.insert(id.endpoint(), index, 0).with_context(|| format!("publish listener {id}"))
+        self.maps.listener_indexes.insert(Endpoint::of_address(id.vip), index).context("publish a VIP")?;
+        self.maps.listener_indexes.insert(id.endpoint(), index).with_context(|| format!("publish listener {id}"))
     }
 
     pub(super) fn change_listener(
@@ -92,9 +92,11 @@ impl Dataplane {
                 Entry::Vacant(vacant) => vacant.insert(add_backend(maps, space, backend, to.mode, resolve)?),
             };
             if to.mode == ForwardingMode::Nat {
-                let reply = Reply::new(id.vip.into(), Port::new(id.port), bound.index);
-                let endpoint = reply_endpoint(id, backend);
-                maps.replies.insert(endpoint, reply, 0).context("write a backend's way back")?;
+                let reply = Reply::new(id.vip.into(), Port::new(id.port));
+                maps.replies.set(bound.index, reply, 0).context("write a backend's way back")?;
+                maps.reply_indexes
+                    .insert(reply_endpoint(id, backend), bound.index)
+                    .context("publish a backend's way back")?;
             }
         }
         live.mark_lost(maps, &to.lost)?;

@@ -9,21 +9,22 @@ use aya::{
     util::nr_cpus,
 };
 use clb_common::{
-    Address, Backend, BackendTraffic, Endpoint, Listener, NextHop, PinBudget, Reply, SLOTS_PER_BLOCK, Slot, SlotBlock,
-    SlotTable, Traffic, Transition,
+    Address, Backend, BackendTraffic, Listener, NextHop, PinBudget, Reply, SLOTS_PER_BLOCK, Slot, SlotBlock, SlotTable,
+    Traffic, Transition,
 };
 
-use super::{drains::DrainTable, pool::SourcePool, space::blocks};
+use super::{drains::DrainTable, endpoints::EndpointTable, pool::SourcePool, space::blocks};
 use crate::network::Prefix;
 
 /// All maps that the agent reads or writes. `clb-ebpf/src/maps.rs` says what each is for.
 pub struct Maps {
-    pub listener_indexes: HashMap<MapData, Endpoint, u32>,
+    pub listener_indexes: EndpointTable,
     pub listeners: Array<MapData, Listener>,
     slots: Array<MapData, SlotBlock>,
     pub transitions: Array<MapData, Transition>,
     pub backends: Array<MapData, Backend>,
-    pub replies: HashMap<MapData, Endpoint, Reply>,
+    pub reply_indexes: EndpointTable,
+    pub replies: Array<MapData, Reply>,
     routes: LpmTrie<MapData, Address, NextHop>,
     pub listener_traffic: PerCpuArray<MapData, Traffic>,
     backend_traffic: PerCpuArray<MapData, BackendTraffic>,
@@ -38,11 +39,12 @@ impl Maps {
     /// Takes the maps out of a loaded object.
     pub fn take(ebpf: &mut Ebpf) -> anyhow::Result<Self> {
         Ok(Self {
-            listener_indexes: take(ebpf, "LISTENER_INDEXES")?,
+            listener_indexes: EndpointTable::take(ebpf, "LISTENER_INDEXES")?,
             listeners: take(ebpf, "LISTENERS")?,
             slots: take(ebpf, "SLOTS")?,
             transitions: take(ebpf, "TRANSITIONS")?,
             backends: take(ebpf, "BACKENDS")?,
+            reply_indexes: EndpointTable::take(ebpf, "REPLY_INDEXES")?,
             replies: take(ebpf, "REPLIES")?,
             routes: take(ebpf, "ROUTES")?,
             listener_traffic: take(ebpf, "LISTENER_TRAFFIC")?,

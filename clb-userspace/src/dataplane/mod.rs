@@ -10,6 +10,7 @@ mod change;
 mod counters;
 mod decap;
 mod drains;
+mod endpoints;
 mod explain;
 mod flows;
 mod home;
@@ -202,7 +203,7 @@ impl Dataplane {
     /// Makes sure that a plan can be executed, and that packets find its modes and these settings from now on. The keys of
     /// the flow hash and the size of the flow table are for good. Fails before anything changes.
     pub async fn prepare(&mut self, settings: Settings, steps: &[Step]) -> anyhow::Result<()> {
-        self.settle().await;
+        self.settle().await?;
         self.check_room(steps)?;
         self.run(settings, modes(steps)).await
     }
@@ -239,7 +240,7 @@ impl Dataplane {
         if steps.is_empty() {
             return Ok(());
         }
-        self.settle().await;
+        self.settle().await?;
         self.check_room(&steps)?;
         self.run(*self.program.settings(), modes(&steps)).await?;
         let done = self.execute(steps, resolve).and_then(|()| self.remove_lost_replies());
@@ -263,8 +264,8 @@ impl Dataplane {
     fn remove_lost_replies(&mut self) -> anyhow::Result<()> {
         for (endpoint, backend) in std::mem::take(&mut self.lost_replies) {
             // Another listener may have taken the endpoint over.
-            if self.maps.replies.get(&endpoint, 0).is_ok_and(|reply| reply.backend == backend) {
-                self.maps.replies.remove(&endpoint).context("remove a backend's way back")?;
+            if self.maps.reply_indexes.get(&endpoint) == Some(backend) {
+                self.maps.reply_indexes.remove(&endpoint).context("remove a backend's way back")?;
             }
         }
         Ok(())
@@ -305,7 +306,7 @@ impl Dataplane {
             })
             .collect();
         if !changes.is_empty() {
-            self.settle().await;
+            self.settle().await?;
             let done = self.write_next_hops(changes);
             self.last_change = Some(Instant::now());
             done?;
@@ -337,11 +338,13 @@ impl Dataplane {
     }
 
     /// Waits until no packet can still be reading what the last change replaced.
-    async fn settle(&mut self) {
+    async fn settle(&mut self) -> anyhow::Result<()> {
         if let Some(last_change) = self.last_change {
             tokio::time::sleep_until((last_change + GRACE).into()).await;
         }
         self.space.reclaim();
+        self.maps.listener_indexes.reclaim()?;
+        self.maps.reply_indexes.reclaim()
     }
 
     /// Removes first, so that what fits always finds room, and remembers each write: whatever fails, the next update

@@ -16,7 +16,7 @@ use aya::{
     util::nr_cpus,
 };
 use aya_log::EbpfLogger;
-use clb_common::{FlowHash, ForwardingMode, OPENING_PINS, PINS, Stage};
+use clb_common::{FlowHash, ForwardingMode, OPENING_PINS, PINS, Stage, places};
 use nix::sys::utsname::uname;
 use tokio::io::{Interest, unix::AsyncFd};
 use tracing::warn;
@@ -212,6 +212,8 @@ impl Instance {
         let max_flows = if modes & ForwardingMode::FullNat.bit() == 0 { 1 } else { max_flows };
         let cpus = nr_cpus().map_err(|(file, error)| anyhow!("read {file}: {error}"))? as u32;
         let flow_hash = FlowHash::from_seed(hash_seed);
+        // The capacity is twice what is in use at first: a listener and its VIP, then, and half of the backends.
+        let (listener_places, reply_places) = (places(listeners), places(backends / 2));
         let (tunnel_v4, tunnel_v6) = (words_v4(tunnel_v4), words_v6(tunnel_v6));
         let gue_port = u32::from(gue_port.to_be());
         let log_level: u8 = if drop_log == DropLog::On { u8::MAX } else { 0 };
@@ -235,8 +237,9 @@ impl Instance {
             .override_global("CPUS", &cpus, true)
             .map_max_entries("FLOWS", max_flows)
             .map_max_entries("RETURNS", max_flows)
-            // A listener, and its VIP.
-            .map_max_entries("LISTENER_INDEXES", 2 * listeners)
+            .override_global("PLACES", [listener_places - 1, reply_places - 1].as_slice(), true)
+            .map_max_entries("LISTENER_INDEXES", listener_places)
+            .map_max_entries("REPLY_INDEXES", reply_places)
             .map_max_entries("LISTENERS", listeners)
             .map_max_entries("LISTENER_TRAFFIC", listeners)
             .map_max_entries("BACKENDS", backends)

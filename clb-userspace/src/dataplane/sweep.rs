@@ -137,7 +137,7 @@ impl Dataplane {
         if settled.is_empty() && unneeded.is_empty() {
             return Ok(());
         }
-        self.settle().await;
+        self.settle().await?;
         for (id, over) in settled {
             self.make_stable(id, &over)?;
         }
