@@ -2,12 +2,15 @@
 
 use clb_common::{BackendTraffic, Event, Traffic, VerdictCounter};
 
-use crate::maps;
+use crate::{maps, verdict::Outcome};
 
-/// Counts a packet for a listener, whatever becomes of it.
+/// Counts a packet for a listener unless it is sent: what is sent is counted for a backend, which is one listener's.
 #[inline(always)]
-pub fn arrived(listener: u32, bytes: u32) {
-    maps::with(&maps::LISTENER_TRAFFIC, listener, |traffic: &mut Traffic| traffic.count(bytes.into()));
+pub fn unless_sent(listener: u32, bytes: u32, outcome: Outcome) -> Outcome {
+    if outcome.is_err() {
+        maps::with(&maps::LISTENER_TRAFFIC, listener, |traffic: &mut Traffic| traffic.count(bytes.into()));
+    }
+    outcome
 }
 
 /// Counts a packet that is sent to a backend.

@@ -16,7 +16,7 @@ use crate::{
     packet::Packet,
     parse::{Datagram, Fragment, Headers},
     reply, select, settings,
-    verdict::Verdict,
+    verdict::{Outcome, Verdict},
 };
 
 /// Sends a fragment after the first one of its datagram.
@@ -33,24 +33,8 @@ pub fn follow<F: Family>(packet: &Packet, link: Link, datagram: &Datagram<F>) ->
     match note.way() {
         FragmentWay::Host => Ok(Verdict::Pass),
         FragmentWay::Backend => {
-            let listener = listener::at(note.listener).ok_or(DropReason::InconsistentMaps)?;
-            count::arrived(listener.index, packet.whole_length());
-            check_length(packet, link, datagram)?;
-            let out = forward::Outgoing {
-                packet,
-                link,
-                network: datagram.network,
-                listener: &listener,
-                selected: select::at(note.backend)?,
-                hash: note.hash,
-                carried: Carried::Other,
-            };
-            if forward::keeps_packets(&listener) {
-                return forward::as_it_came(&out);
-            }
-            let next_hop = forward::next_hop(&out, 0)?;
-            readdress::<F>(packet, link, note)?;
-            forward::rewritten(&out, next_hop)
+            let length = packet.whole_length();
+            count::unless_sent(note.listener, length, to_backend(packet, link, datagram, note, length))
         }
         FragmentWay::Client => {
             let client = note.destination;
@@ -61,6 +45,27 @@ pub fn follow<F: Family>(packet: &Packet, link: Link, datagram: &Datagram<F>) ->
             reply::rewritten(&out, next_hop)
         }
     }
+}
+
+#[inline(always)]
+fn to_backend<F: Family>(
+    packet: &Packet,
+    link: Link,
+    datagram: &Datagram<F>,
+    note: &FragmentNote,
+    length: u32,
+) -> Outcome {
+    check_length(packet, link, datagram)?;
+    let listener = &listener::at(note.listener).ok_or(DropReason::InconsistentMaps)?;
+    let (selected, hash) = (select::at(note.backend)?, note.hash);
+    let network = datagram.network;
+    let out = forward::Outgoing { packet, length, link, network, listener, selected, hash, carried: Carried::Other };
+    if forward::keeps_packets(listener) {
+        return forward::as_it_came(&out);
+    }
+    let next_hop = forward::next_hop(&out, 0)?;
+    readdress::<F>(packet, link, note)?;
+    forward::rewritten(&out, next_hop)
 }
 
 /// Rewrites the addresses. There is no transport header to patch.

@@ -167,7 +167,6 @@ fn balance<F: Family>(packet: &Packet, headers: &Headers<F>) -> Outcome {
             parse::note(headers);
             return Ok(Verdict::Continue(F::FULL_NAT_STAGE));
         }
-        count::arrived(listener.index, forward::length(packet, headers.network, &headers.link));
         return forward::to_backend(packet, headers, &listener);
     }
     if let Some(reply) = reply::find(&headers.source(), packet.offsets()) {
@@ -205,7 +204,6 @@ fn full_nat<F: Family>(packet: &Packet) -> Outcome {
     let Some((link, datagram)) = parse::walked::<F>(packet) else { return Ok(Verdict::Pass) };
     let Some(headers) = parse::transport(packet, link, &datagram) else { return Ok(Verdict::Pass) };
     let Some(listener) = listener::find(&headers.destination(), packet.offsets()) else { return Ok(Verdict::Pass) };
-    count::arrived(listener.index, forward::length(packet, headers.network, &headers.link));
     forward::full_nat::to_backend(packet, &headers, &listener)
 }
 

@@ -70,9 +70,13 @@ const MOST_DRAINS: usize = 65_536;
 #[btf_map]
 static ROUTES: LpmTrie<Address, NextHop, SIZED_BY_AGENT> = LpmTrie::new();
 
-/// Packets for each listener.
+/// Packets for each listener that were not sent.
 #[btf_map]
 pub static LISTENER_TRAFFIC: PerCpuArray<Traffic, SIZED_BY_AGENT> = PerCpuArray::new();
+
+/// Packets that were sent to backends of each listener which are gone. The agent's own note; no packet looks at it.
+#[btf_map]
+static FORMER_TRAFFIC: Array<Traffic, SIZED_BY_AGENT> = Array::new();
 
 /// Packets sent for each backend.
 #[btf_map]

@@ -6,8 +6,9 @@
 
 use clb_common::{DropReason, Endpoint, FIRST_POOL_PORT, Flow, FlowKey, ForwardingMode, Port, Return, ReturnKey, Seen};
 
-use super::{Carried, Outgoing, next_hop, rewritten};
+use super::{Carried, Outgoing, length, next_hop, rewritten};
 use crate::{
+    count,
     family::Family,
     fragment,
     listener::Found,
@@ -18,12 +19,18 @@ use crate::{
     select::{self, Selected},
     settings,
     transport::{self, Rewrite},
-    verdict::Verdict,
+    verdict::{Outcome, Verdict},
 };
 
 /// Sends a client's packet to the backend of its flow.
 #[inline(always)]
-pub fn to_backend<F: Family>(packet: &Packet, headers: &Headers<F>, listener: &Found) -> Result<Verdict, DropReason> {
+pub fn to_backend<F: Family>(packet: &Packet, headers: &Headers<F>, listener: &Found) -> Outcome {
+    let length = length(packet, headers.network, &headers.link);
+    count::unless_sent(listener.index, length, send(packet, headers, listener, length))
+}
+
+#[inline(always)]
+fn send<F: Family>(packet: &Packet, headers: &Headers<F>, listener: &Found, length: u32) -> Outcome {
     headers.check_lengths(packet)?;
     let hash = headers.flow_hash();
     let key = FlowKey::new(headers.source(), listener.index);
@@ -33,15 +40,8 @@ pub fn to_backend<F: Family>(packet: &Packet, headers: &Headers<F>, listener: &F
         None => remember(headers, listener, hash, key, seen)?,
     };
     let selected = select::at(flow.backend)?;
-    let out = Outgoing {
-        packet,
-        link: headers.link,
-        network: headers.network,
-        listener,
-        selected,
-        hash,
-        carried: Carried::Other,
-    };
+    let (link, network) = (headers.link, headers.network);
+    let out = Outgoing { packet, length, link, network, listener, selected, hash, carried: Carried::Other };
     fragment::note_way_to_backend(&out, headers, flow.source, selected.backend.address);
     let next_hop = next_hop(&out, 0)?;
     let backend = selected.backend;

@@ -7,7 +7,7 @@
 use clb_common::{DropReason, ForwardingMode, Protocol, Version, checksum::Sum};
 use network_types::udp::UdpHdr;
 
-use super::{Carried, Outgoing, length, next_hop, outer, overhead};
+use super::{Carried, Outgoing, next_hop, outer, overhead};
 use crate::{
     count,
     family::Family,
@@ -22,7 +22,6 @@ use crate::{
 #[inline(always)]
 pub fn send<F: Family>(out: &Outgoing<F>) -> Result<Verdict, DropReason> {
     let next_hop = next_hop(out, overhead(out, ForwardingMode::Gue))?;
-    let frame_length = length(out.packet, out.network, &out.link);
     let (packet, outer) = outer::put_around(out, Protocol::Udp as u8, SHIM)?;
     let shim_offset = out.link.length() + outer.length();
     let source = FIRST_SOURCE_PORT | (out.hash >> 16) as u16;
@@ -52,7 +51,7 @@ pub fn send<F: Family>(out: &Outgoing<F>) -> Result<Verdict, DropReason> {
     let shim = packet.view_mut::<[Word; 3]>(shim_offset).ok_or(DropReason::NoHeadroom)?;
     *shim = [Word(ports), Word(join(length, checksum)), Word(gue)];
     let verdict = link::send(&packet, &out.link, next_hop, outer.ether_type())?;
-    count::forwarded(out.selected.index, frame_length);
+    count::forwarded(out.selected.index, out.length);
     Ok(verdict)
 }
 

@@ -20,12 +20,18 @@ use crate::{
     parse::{self, Datagram, Headers},
     select::{self, Selected},
     settings,
-    verdict::Verdict,
+    verdict::{Outcome, Verdict},
 };
 
 /// Sends a client's packet to its backend.
 #[inline(always)]
-pub fn to_backend<F: Family>(packet: &Packet, headers: &Headers<F>, listener: &Found) -> Result<Verdict, DropReason> {
+pub fn to_backend<F: Family>(packet: &Packet, headers: &Headers<F>, listener: &Found) -> Outcome {
+    let length = length(packet, headers.network, &headers.link);
+    count::unless_sent(listener.index, length, select_and_send(packet, headers, listener, length))
+}
+
+#[inline(always)]
+fn select_and_send<F: Family>(packet: &Packet, headers: &Headers<F>, listener: &Found, length: u32) -> Outcome {
     headers.check_lengths(packet)?;
     let hash = headers.flow_hash();
     let selected = select::backend(listener, hash, || headers.source(), || headers.marks(packet))?;
@@ -33,7 +39,8 @@ pub fn to_backend<F: Family>(packet: &Packet, headers: &Headers<F>, listener: &F
         Offsets::Constant => gue::carried(packet, headers),
         Offsets::Variable => Carried::Other,
     };
-    let out = Outgoing { packet, link: headers.link, network: headers.network, listener, selected, hash, carried };
+    let (link, network) = (headers.link, headers.network);
+    let out = Outgoing { packet, length, link, network, listener, selected, hash, carried };
     if settings::is(listener.table, ForwardingMode::Nat) {
         fragment::note_way_to_backend(&out, headers, headers.network.source(), selected.backend.address);
         return nat::send(&out, headers);
@@ -45,6 +52,8 @@ pub fn to_backend<F: Family>(packet: &Packet, headers: &Headers<F>, listener: &F
 /// A packet that has its backend.
 pub struct Outgoing<'a, F> {
     pub packet: &'a Packet<'a>,
+    /// Of the whole frame, as it came.
+    pub length: u32,
     pub link: Link,
     pub network: &'a F,
     pub listener: &'a Found<'a>,
@@ -101,13 +110,26 @@ pub struct Delivery {
 
 /// Delivers the packet that the program before this one selected a backend for.
 #[inline(always)]
-pub fn deliver<F: Family>(packet: &Packet, link: Link, datagram: &Datagram<F>) -> Result<Verdict, DropReason> {
-    let Delivery { listener, backend, hash, .. } = *maps::noted_delivery().ok_or(DropReason::InconsistentMaps)?;
-    let listener = listener::at(listener).ok_or(DropReason::InconsistentMaps)?;
+pub fn deliver<F: Family>(packet: &Packet, link: Link, datagram: &Datagram<F>) -> Outcome {
+    let delivery = maps::noted_delivery().ok_or(DropReason::InconsistentMaps)?;
+    let length = packet.whole_length();
+    count::unless_sent(delivery.listener, length, deliver_noted(packet, link, datagram, delivery, length))
+}
+
+#[inline(always)]
+fn deliver_noted<F: Family>(
+    packet: &Packet,
+    link: Link,
+    datagram: &Datagram<F>,
+    delivery: &Delivery,
+    length: u32,
+) -> Outcome {
+    let Delivery { listener, backend, hash, .. } = *delivery;
+    let listener = &listener::at(listener).ok_or(DropReason::InconsistentMaps)?;
     let selected = select::at(backend)?;
     let headers = parse::transport(packet, link, datagram);
     let carried = headers.map_or(Carried::Other, |headers| gue::carried(packet, &headers));
-    in_mode(&Outgoing { packet, link, network: datagram.network, listener: &listener, selected, hash, carried })
+    in_mode(&Outgoing { packet, length, link, network: datagram.network, listener, selected, hash, carried })
 }
 
 #[inline(always)]
@@ -124,11 +146,10 @@ fn in_mode<F: Family>(out: &Outgoing<F>) -> Result<Verdict, DropReason> {
 /// Sends a packet whose addresses were rewritten.
 #[inline(always)]
 pub fn rewritten<F: Family>(out: &Outgoing<F>, next_hop: &NextHop) -> Result<Verdict, DropReason> {
-    let Outgoing { packet, link, selected, .. } = out;
+    let Outgoing { packet, length, link, selected, .. } = out;
     packet.view_mut::<F>(link.length()).ok_or(DropReason::TruncatedHeader)?.decrement_hop_limit()?;
-    let length = length(packet, out.network, link);
     let verdict = link::forward(packet, link, next_hop, F::ETHER_TYPE)?;
-    count::forwarded(selected.index, length);
+    count::forwarded(selected.index, *length);
     Ok(verdict)
 }
 

@@ -18,7 +18,7 @@ use crate::{
     packet::{Offsets, Packet},
     parse::{self, Datagram},
     reply, select, settings, track,
-    verdict::Verdict,
+    verdict::{Outcome, Verdict},
 };
 
 /// An error on its way.
@@ -35,7 +35,8 @@ pub fn forward<F: Icmp>(packet: &Packet, link: Link, datagram: &Datagram<F>) -> 
     let Some((quoted, embedded)) = message.quoted() else { return Ok(Verdict::Pass) };
     if let Some(embedded) = embedded {
         if let Some(listener) = listener::find(&embedded.source(), Offsets::Variable) {
-            return message.to_backend(&embedded, &listener);
+            let length = packet.whole_length();
+            return count::unless_sent(listener.index, length, message.to_backend(&embedded, &listener, length));
         }
         if way_to_client(&embedded).is_some() {
             return Ok(Verdict::Continue(F::ERROR_TO_CLIENT_STAGE));
@@ -89,9 +90,8 @@ impl<'a, F: Icmp> Message<'a, F> {
 
     /// The quoted packet is from a VIP: its backend made it.
     #[inline(always)]
-    fn to_backend(&self, embedded: &Embedded<F>, listener: &Found) -> Result<Verdict, DropReason> {
+    fn to_backend(&self, embedded: &Embedded<F>, listener: &Found, length: u32) -> Outcome {
         let Self { packet, link, datagram } = *self;
-        count::arrived(listener.index, packet.whole_length());
         self.check_length()?;
         let client = embedded.destination();
         let hash = F::flow_hash(&settings::flow_hash(), client.address, client.port);
@@ -105,7 +105,8 @@ impl<'a, F: Icmp> Message<'a, F> {
             None => select::backend(listener, hash, || client, || Ok(track::ONLY_LOOKS))?,
         };
         let network = datagram.network;
-        let out = forward::Outgoing { packet, link, network, listener, selected, hash, carried: Carried::Other };
+        let out =
+            forward::Outgoing { packet, length, link, network, listener, selected, hash, carried: Carried::Other };
         if forward::keeps_packets(listener) {
             return forward::as_it_came(&out);
         }

@@ -147,7 +147,7 @@ impl Dataplane {
                 let id = BackendId { address: value.address.into(), port: value.port.number() };
                 match live.backends.entry(id) {
                     Entry::Vacant(vacant) => drop(vacant.insert(LiveBackend { index, value, slots: 0 })),
-                    Entry::Occupied(_) => drop(lost.backends.insert(index)),
+                    Entry::Occupied(_) => drop(lost.backends.insert(index, live.index)),
                 }
             }
             live.count_slots(&slots);
@@ -158,7 +158,7 @@ impl Dataplane {
     /// Nothing that is in use is given to others.
     fn claim(&mut self) -> anyhow::Result<()> {
         let Self { listeners, space, lost, .. } = self;
-        let mut backends = lost.backends.clone();
+        let mut backends: BTreeSet<u32> = lost.backends.keys().copied().collect();
         for live in listeners.values() {
             let SlotTable { first_block, slots, .. } = live.table;
             space.listeners.claim(live.index, 1).context(TORN)?;
@@ -179,9 +179,9 @@ impl Dataplane {
     /// What was counted for backends that are gone stays in the sum.
     fn keep_counts(&mut self) -> anyhow::Result<()> {
         let known = self.listeners.values().flat_map(|live| live.backends.values()).map(|backend| backend.index);
-        let known: BTreeSet<u32> = known.chain(self.lost.backends.iter().copied()).collect();
+        let known: BTreeSet<u32> = known.chain(self.lost.backends.keys().copied()).collect();
         for index in (0..self.space.gone).filter(|index| !known.contains(index)) {
-            self.maps.move_backend_traffic(index, self.space.gone)?;
+            self.maps.move_backend_traffic(index, None, self.space.gone)?;
         }
         Ok(())
     }

@@ -103,8 +103,9 @@ impl Dataplane {
         let before = if has_same_mode { before } else { Vec::new() };
         live.desired = to;
         let slots = live.assign(&before)?;
+        let index = live.index;
         self.switch_slots(id, slots)?;
-        self.lose_backends(id, old);
+        self.lose_backends(id, index, old);
         Ok(())
     }
 
@@ -119,14 +120,19 @@ impl Dataplane {
         for index in live.changes.into_keys() {
             self.space.transitions.retire(index, 1);
         }
-        self.lose_backends(id, live.backends);
+        self.lose_backends(id, live.index, live.backends);
         Ok(())
     }
 
-    pub(super) fn lose_backends(&mut self, listener: ListenerId, backends: BTreeMap<BackendId, LiveBackend>) {
+    pub(super) fn lose_backends(
+        &mut self,
+        listener: ListenerId,
+        listener_index: u32,
+        backends: BTreeMap<BackendId, LiveBackend>,
+    ) {
         for (id, LiveBackend { index, .. }) in backends {
             self.lost_replies.push((reply_endpoint(listener, id), index));
-            self.lost.backends.insert(index);
+            self.lost.backends.insert(index, listener_index);
         }
     }
 

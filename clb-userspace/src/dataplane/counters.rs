@@ -95,7 +95,7 @@ pub(super) fn read(of: &Dataplane) -> anyhow::Result<Counters> {
     };
     for (&id, live) in listeners {
         let mut listener = ListenerCounters {
-            arrived: maps::sum(&of.listener_traffic, live.index)?,
+            arrived: of.listener_traffic(live.index)?,
             backends: BTreeMap::new(),
             slots: live.table.slots,
             moving: live.changing(|phase| phase != Phase::Settling),
@@ -105,8 +105,10 @@ pub(super) fn read(of: &Dataplane) -> anyhow::Result<Counters> {
         for (&backend, &LiveBackend { index, slots, .. }) in &live.backends {
             let drain = moving.get(&index).map(|&end| ticks::until(end, now));
             let flows = left.flows(index);
+            let traffic = of.backend_traffic(index)?;
+            listener.arrived += traffic.forwarded;
             let counters = BackendCounters {
-                traffic: of.backend_traffic(index)?,
+                traffic,
                 slots,
                 pins: left.pins.get(&index).copied().unwrap_or_default(),
                 flows,

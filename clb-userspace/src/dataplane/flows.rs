@@ -53,7 +53,8 @@ pub struct Lifetime {
 #[derive(Clone, Debug, Default)]
 pub struct Gone {
     pub listeners: BTreeSet<u32>,
-    pub backends: BTreeSet<u32>,
+    /// With their listeners.
+    pub backends: BTreeMap<u32, u32>,
 }
 
 impl FlowTable {
@@ -80,7 +81,9 @@ impl FlowTable {
     pub async fn clear(&self, gone: Gone) -> anyhow::Result<()> {
         let table = self.clone();
         let cleared = spawn_blocking(move || {
-            table.end(|back, _| gone.listeners.contains(&back.flow.listener) || gone.backends.contains(&back.backend))
+            table.end(|back, _| {
+                gone.listeners.contains(&back.flow.listener) || gone.backends.contains_key(&back.backend)
+            })
         });
         cleared.await.context("clear flows")?.map(drop)
     }

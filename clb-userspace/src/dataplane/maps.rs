@@ -26,7 +26,8 @@ pub struct Maps {
     pub reply_indexes: EndpointTable,
     pub replies: Array<MapData, Reply>,
     routes: LpmTrie<MapData, Address, NextHop>,
-    pub listener_traffic: PerCpuArray<MapData, Traffic>,
+    listener_traffic: PerCpuArray<MapData, Traffic>,
+    former_traffic: Array<MapData, Traffic>,
     backend_traffic: PerCpuArray<MapData, BackendTraffic>,
     pub verdicts: PerCpuArray<MapData, u64>,
     pub events: PerCpuArray<MapData, u64>,
@@ -48,6 +49,7 @@ impl Maps {
             replies: take(ebpf, "REPLIES")?,
             routes: take(ebpf, "ROUTES")?,
             listener_traffic: take(ebpf, "LISTENER_TRAFFIC")?,
+            former_traffic: take(ebpf, "FORMER_TRAFFIC")?,
             backend_traffic: take(ebpf, "BACKEND_TRAFFIC")?,
             verdicts: take(ebpf, "VERDICTS")?,
             events: take(ebpf, "EVENTS")?,
@@ -95,14 +97,28 @@ impl Maps {
 
     /// Sets a listener's counters to zero, before its index is used again.
     pub fn clear_listener_traffic(&mut self, index: u32) -> anyhow::Result<()> {
+        self.former_traffic.set(index, Traffic::default(), 0).context("clear a counter")?;
         clear(&mut self.listener_traffic, index)
     }
 
-    /// Adds a backend's counters to those at another index, and sets its own to zero before its index is used again.
-    pub fn move_backend_traffic(&mut self, from: u32, to: u32) -> anyhow::Result<()> {
+    /// What a listener got that was not sent to a backend which is there.
+    pub fn listener_traffic(&self, index: u32) -> anyhow::Result<Traffic> {
+        let mut traffic = self.former_traffic.get(&index, 0).context("read a counter")?;
+        traffic += sum(&self.listener_traffic, index)?;
+        Ok(traffic)
+    }
+
+    /// Adds a backend's counters to those at another index and to its listener's, and sets its own to zero before its index is used
+    /// again.
+    pub fn move_backend_traffic(&mut self, from: u32, listener: Option<u32>, to: u32) -> anyhow::Result<()> {
         let moved = self.backend_traffic(from)?;
         if moved == BackendTraffic::default() {
             return Ok(());
+        }
+        if let Some(listener) = listener {
+            let mut former = self.former_traffic.get(&listener, 0).context("read a counter")?;
+            former += moved.forwarded;
+            self.former_traffic.set(listener, former, 0).context("write a counter")?;
         }
         let mut values = self.backend_traffic.get(&to, 0).context("read a counter")?.to_vec();
         values[0] += moved;

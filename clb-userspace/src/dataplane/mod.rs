@@ -280,8 +280,8 @@ impl Dataplane {
         tokio::time::sleep(GRACE).await;
         self.flows.clear(lost.clone()).await?;
         self.pins.clear(lost.clone()).await?;
-        for index in lost.backends {
-            self.maps.move_backend_traffic(index, self.space.gone)?;
+        for (index, listener) in lost.backends {
+            self.maps.move_backend_traffic(index, Some(listener), self.space.gone)?;
             self.space.backends.retire(index, 1);
         }
         for index in lost.listeners {

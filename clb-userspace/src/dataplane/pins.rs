@@ -142,8 +142,9 @@ impl PinTable {
         let table = self.clone();
         let cleared = spawn_blocking(move || {
             let Tables(tables) = &mut *table.tables.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_gone =
-                |key: &FlowKey, pin: &Pin| of.listeners.contains(&key.listener) || of.backends.contains(&pin.backend);
+            let is_gone = |key: &FlowKey, pin: &Pin| {
+                of.listeners.contains(&key.listener) || of.backends.contains_key(&pin.backend)
+            };
             for table in tables {
                 let mut over = Vec::new();
                 walk(table, |key, pin| over.extend(is_gone(&key, &pin).then_some(key)))?;

@@ -242,6 +242,7 @@ impl Instance {
             .map_max_entries("REPLY_INDEXES", reply_places)
             .map_max_entries("LISTENERS", listeners)
             .map_max_entries("LISTENER_TRAFFIC", listeners)
+            .map_max_entries("FORMER_TRAFFIC", listeners)
             .map_max_entries("BACKENDS", backends)
             .map_max_entries("BACKEND_TRAFFIC", backends)
             .map_max_entries("REPLIES", backends)

@@ -144,7 +144,8 @@ impl Dataplane {
         for (id, backend) in unneeded {
             let live = self.listeners.get_mut(&id).context("a listener that did not change is there")?;
             let gone = live.backends.remove_entry(&backend).into_iter().collect();
-            self.lose_backends(id, gone);
+            let index = live.index;
+            self.lose_backends(id, index, gone);
         }
         let removed = self.remove_lost_replies();
         self.last_change = Some(Instant::now());
