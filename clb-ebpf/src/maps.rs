@@ -12,9 +12,9 @@ use aya_ebpf::{
 };
 use clb_common::{
     Address, Backend, BackendTraffic, EVENT_COUNTERS, Endpoint, EndpointEntry, Flow, FlowKey, FragmentKey,
-    FragmentNote, Listener, NOBODY, NextHop, OPENING_PINS_PER_TICK, PINS_PER_TICK, POOL_ADDRESSES, Pin, PinBudget,
-    Pool, Reply, Report, Return, ReturnKey, STAGES, Seen, Segment, SlotBlock, Stage, TICK_SHIFT, TOO_BIG_PER_TICK,
-    TooBig, Traffic, Transition, VERDICT_COUNTERS, probes,
+    FragmentNote, Listener, MOST_PROBES, NOBODY, NextHop, OPENING_PINS_PER_TICK, PINS_PER_TICK, POOL_ADDRESSES, Pin,
+    PinBudget, Pool, Reply, Report, Return, ReturnKey, STAGES, Seen, Segment, SlotBlock, Stage, TICK_SHIFT,
+    TOO_BIG_PER_TICK, TooBig, Traffic, Transition, VERDICT_COUNTERS,
 };
 
 use crate::{forward::Delivery, packet::Offsets, parse::Walked, settings};
@@ -197,8 +197,17 @@ pub unsafe extern "C" fn clb_reply_index(endpoint: *const Endpoint) -> u32 {
 /// not matter unset, and the verifier refuses that.
 #[inline(always)]
 fn index(table: &Array<EndpointEntry, SIZED_BY_AGENT, ALIGNED>, mask: u32, endpoint: &Endpoint) -> u32 {
-    for place in probes(endpoint, mask) {
-        let Some(entry) = table.get(place) else { break };
+    let first = endpoint.spread() & mask;
+    // Nearly all end here: so without what a loop needs.
+    let Some(entry) = table.get(first) else { return NOBODY };
+    if entry.is_of(endpoint) {
+        return entry.index;
+    }
+    if entry.is_end() {
+        return NOBODY;
+    }
+    for step in 1..MOST_PROBES {
+        let Some(entry) = table.get((first + step) & mask) else { break };
         if entry.is_of(endpoint) {
             return entry.index;
         }
