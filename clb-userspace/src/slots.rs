@@ -8,7 +8,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BinaryHeap, binary_heap::PeekMut},
     net::IpAddr,
 };
 
@@ -28,44 +28,67 @@ pub struct BackendId {
 ///
 /// Backends without weight own none. Empty if no backend has weight: then nobody can own a slot.
 pub fn table(weights: &BTreeMap<BackendId, u8>, slots: u32) -> Vec<BackendId> {
-    let mut fillers: Vec<Filler> = quotas(weights, slots)
-        .map(|(id, weight, quota)| Filler { id, weight, quota, taken: 0, permutation: Permutation::new(id, slots) })
-        .collect();
-    let mut turns: BinaryHeap<Reverse<(u64, usize)>> =
-        fillers.iter().enumerate().filter_map(|(index, filler)| Some(Reverse((filler.next_turn()?, index)))).collect();
-
-    let mut owners: Vec<Option<BackendId>> = vec![None; slots as usize];
-    while let Some(Reverse((_, index))) = turns.pop() {
-        let filler = &mut fillers[index];
-        let slot = filler.permutation.find(|&slot| owners[slot as usize].is_none());
-        owners[slot.expect("a permutation reaches every slot, and one is free") as usize] = Some(filler.id);
-        filler.taken += 1;
-        turns.extend(filler.next_turn().map(|time| Reverse((time, index))));
-    }
-    owners.into_iter().flatten().collect()
+    let ids: Vec<BackendId> = weights.keys().copied().collect();
+    owners(weights, slots).into_iter().map(|owner| ids[owner as usize]).collect()
 }
 
-/// How many slots each backend with weight gets: slots × weight / total weight, by largest remainder.
-fn quotas(weights: &BTreeMap<BackendId, u8>, slots: u32) -> impl Iterator<Item = (BackendId, u64, u64)> {
-    let weighted: Vec<(BackendId, u64)> =
-        weights.iter().filter(|&(_, &weight)| weight > 0).map(|(&id, &weight)| (id, u64::from(weight))).collect();
-    let total: u64 = weighted.iter().map(|(_, weight)| weight).sum();
+/// The same by the backends' places among all of them.
+pub fn owners(weights: &BTreeMap<BackendId, u8>, slots: u32) -> Vec<u32> {
+    let mut fillers: Vec<Filler> = quotas(weights, slots).collect();
+    let mut turns: BinaryHeap<Reverse<(u64, usize)>> =
+        fillers.iter().enumerate().filter_map(|(index, filler)| Some(Reverse((filler.next_turn()?, index)))).collect();
+    if turns.is_empty() {
+        return Vec::new();
+    }
+    // Most of the time goes into looking for free slots: a bit each, so that they stay in the nearest cache.
+    let mut taken = vec![0_u64; slots.div_ceil(u64::BITS) as usize];
+    let mut owners = vec![0; slots as usize];
+    while let Some(mut turn) = turns.peek_mut() {
+        let Reverse((time, index)) = &mut *turn;
+        let filler = &mut fillers[*index];
+        let is_free = |&slot: &u32| taken[(slot / u64::BITS) as usize] & 1 << (slot % u64::BITS) == 0;
+        let slot = filler.permutation.find(is_free).expect("a permutation reaches every slot, and one is free");
+        taken[(slot / u64::BITS) as usize] |= 1 << (slot % u64::BITS);
+        owners[slot as usize] = filler.place;
+        filler.taken += 1;
+        match filler.next_turn() {
+            Some(next) => *time = next,
+            None => drop(PeekMut::pop(turn)),
+        }
+    }
+    owners
+}
+
+/// What each backend with weight gets: slots × weight / total weight, by largest remainder.
+fn quotas(weights: &BTreeMap<BackendId, u8>, slots: u32) -> impl Iterator<Item = Filler> {
+    let places = weights.iter().zip(0..);
+    let weighted: Vec<(BackendId, u32, u64)> = places
+        .filter(|((_, weight), _)| **weight > 0)
+        .map(|((&id, &weight), place)| (id, place, weight.into()))
+        .collect();
+    let total: u64 = weighted.iter().map(|(.., weight)| weight).sum();
     let share = move |weight: u64| u64::from(slots) * weight;
-    let whole: u64 = weighted.iter().map(|&(_, weight)| share(weight) / total).sum();
+    let whole: u64 = weighted.iter().map(|&(.., weight)| share(weight) / total).sum();
 
     let mut by_remainder: Vec<usize> = (0..weighted.len()).collect();
     // Equal remainders go by identity: the sort is stable and `weighted` is in the order of the map.
-    by_remainder.sort_by_key(|&index| Reverse(share(weighted[index].1) % total));
+    by_remainder.sort_by_key(|&index| Reverse(share(weighted[index].2) % total));
     let mut extra = vec![0; weighted.len()];
     for &index in by_remainder.iter().take((u64::from(slots) - whole.min(u64::from(slots))) as usize) {
         extra[index] = 1;
     }
-    weighted.into_iter().zip(extra).map(move |((id, weight), extra)| (id, weight, share(weight) / total + extra))
+    weighted.into_iter().zip(extra).map(move |((id, place, weight), extra)| Filler {
+        place,
+        weight,
+        quota: share(weight) / total + extra,
+        taken: 0,
+        permutation: Permutation::new(id, slots),
+    })
 }
 
 /// A backend while the table is filled.
 struct Filler {
-    id: BackendId,
+    place: u32,
     weight: u64,
     quota: u64,
     taken: u64,
@@ -105,7 +128,9 @@ impl Iterator for Permutation {
 
     fn next(&mut self) -> Option<u32> {
         let slot = self.next;
-        self.next = (self.next + self.skip) % self.slots;
+        // Both are less than the number of slots.
+        let next = self.next + self.skip;
+        self.next = if next < self.slots { next } else { next - self.slots };
         Some(slot)
     }
 }

@@ -222,11 +222,11 @@ impl LiveListener {
     /// The slots that it shall have, from those that it had in this mode.
     fn assign(&self, before: &[TrackedSlot]) -> anyhow::Result<Vec<TrackedSlot>> {
         let DesiredListener { mode, slots, drain, .. } = self.desired;
-        let owners = slots::table(&self.desired.weights, slots);
-        let mut indexes = Vec::with_capacity(owners.len());
-        for owner in &owners {
-            indexes.push(self.backends.get(owner).context("a slot's owner is a backend of its listener")?.index);
-        }
+        let index = |id| self.backends.get(id).map(|backend| backend.index);
+        let bound: Option<Vec<u32>> = self.desired.weights.keys().map(index).collect();
+        let bound = bound.context("a slot's owner is a backend of its listener")?;
+        let owners = slots::owners(&self.desired.weights, slots).into_iter();
+        let mut indexes: Vec<u32> = owners.map(|owner| bound[owner as usize]).collect();
         if indexes.is_empty() {
             indexes = vec![NOBODY; before.len()];
         }
