@@ -80,6 +80,8 @@ pub fn probes(endpoint: &Endpoint, mask: u32) -> impl Iterator<Item = u32> {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
     use super::*;
@@ -99,7 +101,7 @@ mod tests {
                     };
                     Endpoint::of(Protocol::Tcp, SocketAddr::new(address, (number % ports) as u16 + 1))
                 };
-                let mut taken = [false; MASK as usize + 1];
+                let mut taken = std::vec![false; MASK as usize + 1];
                 for number in 0..10_000 {
                     let is_free = |place: &u32| !core::mem::replace(&mut taken[*place as usize], true);
                     let found = probes(&endpoint(number), MASK).take(MOST_PROBES as usize / 2).find(is_free);

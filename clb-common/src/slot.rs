@@ -6,7 +6,7 @@ use crate::Slot;
 
 /// Slots in one element of the slot map. The kernel rounds an element up to eight bytes, so single slots would take
 /// twice their size in cache; and the agent writes a table with one system call a block.
-pub const SLOTS_PER_BLOCK: u32 = 64;
+pub const SLOTS_PER_BLOCK: u32 = 256;
 
 /// A run of slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, Immutable, IntoBytes, KnownLayout)]

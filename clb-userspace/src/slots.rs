@@ -8,7 +8,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, binary_heap::PeekMut},
+    collections::{BTreeMap, BinaryHeap},
     net::IpAddr,
 };
 
@@ -35,28 +35,90 @@ pub fn table(weights: &BTreeMap<BackendId, u8>, slots: u32) -> Vec<BackendId> {
 /// The same by the backends' places among all of them.
 pub fn owners(weights: &BTreeMap<BackendId, u8>, slots: u32) -> Vec<u32> {
     let mut fillers: Vec<Filler> = quotas(weights, slots).collect();
-    let mut turns: BinaryHeap<Reverse<(u64, usize)>> =
-        fillers.iter().enumerate().filter_map(|(index, filler)| Some(Reverse((filler.next_turn()?, index)))).collect();
-    if turns.is_empty() {
+    let mut turns = Turns::new(&fillers);
+    if fillers.is_empty() {
         return Vec::new();
     }
     // Most of the time goes into looking for free slots: a bit each, so that they stay in the nearest cache.
     let mut taken = vec![0_u64; slots.div_ceil(u64::BITS) as usize];
     let mut owners = vec![0; slots as usize];
-    while let Some(mut turn) = turns.peek_mut() {
-        let Reverse((time, index)) = &mut *turn;
-        let filler = &mut fillers[*index];
-        let is_free = |&slot: &u32| taken[(slot / u64::BITS) as usize] & 1 << (slot % u64::BITS) == 0;
-        let slot = filler.permutation.find(is_free).expect("a permutation reaches every slot, and one is free");
-        taken[(slot / u64::BITS) as usize] |= 1 << (slot % u64::BITS);
-        owners[slot as usize] = filler.place;
-        filler.taken += 1;
-        match filler.next_turn() {
-            Some(next) => *time = next,
-            None => drop(PeekMut::pop(turn)),
+    while let Some(due) = turns.next() {
+        for &index in due {
+            let filler = &mut fillers[index];
+            if filler.left == 0 {
+                continue;
+            }
+            let is_free = |&slot: &u32| taken[(slot / u64::BITS) as usize] & 1 << (slot % u64::BITS) == 0;
+            let slot = filler.permutation.find(is_free).expect("a permutation reaches every slot, and one is free");
+            taken[(slot / u64::BITS) as usize] |= 1 << (slot % u64::BITS);
+            owners[slot as usize] = filler.place;
+            filler.left -= 1;
         }
     }
     owners
+}
+
+/// Whose turn it is: at 1/weight, 2/weight, 3/weight and so on, until the quota is full. At the same time in the order of the
+/// fillers.
+///
+/// The times hang on a backend's own weight only. In rounds paced by the heaviest backend, as others have it, a change of that one
+/// would shift the turns of all. Backends of one weight have their turns together.
+struct Turns {
+    groups: Vec<Group>,
+    /// When the next turn of each group is.
+    next: BinaryHeap<Reverse<(u64, usize)>>,
+    due: Vec<usize>,
+}
+
+/// The fillers of one weight.
+#[derive(Default)]
+struct Group {
+    weight: u64,
+    members: Vec<usize>,
+    turn: u64,
+    turns: u64,
+}
+
+impl Turns {
+    fn new(fillers: &[Filler]) -> Self {
+        let mut groups: BTreeMap<u64, Group> = BTreeMap::new();
+        for (index, filler) in fillers.iter().enumerate() {
+            let group = groups.entry(filler.weight).or_default();
+            group.weight = filler.weight;
+            group.members.push(index);
+            group.turns = group.turns.max(filler.left);
+        }
+        let mut turns = Self { groups: groups.into_values().collect(), next: BinaryHeap::new(), due: Vec::new() };
+        (0..turns.groups.len()).for_each(|group| turns.plan(group));
+        turns
+    }
+
+    fn plan(&mut self, group: usize) {
+        let Group { weight, turn, turns, .. } = &mut self.groups[group];
+        if *turn < *turns {
+            *turn += 1;
+            self.next.push(Reverse(((*turn << 32) / *weight, group)));
+        }
+    }
+
+    fn next(&mut self) -> Option<&[usize]> {
+        self.due.clear();
+        let Reverse((now, first)) = self.next.pop()?;
+        self.take(first);
+        while let Some(&Reverse((time, group))) = self.next.peek()
+            && time == now
+        {
+            self.next.pop();
+            self.take(group);
+            self.due.sort_unstable();
+        }
+        Some(&self.due)
+    }
+
+    fn take(&mut self, group: usize) {
+        self.due.extend_from_slice(&self.groups[group].members);
+        self.plan(group);
+    }
 }
 
 /// What each backend with weight gets: slots × weight / total weight, by largest remainder.
@@ -80,8 +142,7 @@ fn quotas(weights: &BTreeMap<BackendId, u8>, slots: u32) -> impl Iterator<Item =
     weighted.into_iter().zip(extra).map(move |((id, place, weight), extra)| Filler {
         place,
         weight,
-        quota: share(weight) / total + extra,
-        taken: 0,
+        left: share(weight) / total + extra,
         permutation: Permutation::new(id, slots),
     })
 }
@@ -90,19 +151,9 @@ fn quotas(weights: &BTreeMap<BackendId, u8>, slots: u32) -> impl Iterator<Item =
 struct Filler {
     place: u32,
     weight: u64,
-    quota: u64,
-    taken: u64,
+    /// How many slots it still gets.
+    left: u64,
     permutation: Permutation,
-}
-
-impl Filler {
-    /// When it takes its next slot: at 1/weight, 2/weight, 3/weight and so on, until its quota is full.
-    ///
-    /// The times hang on its own weight only. In rounds paced by the heaviest backend, as others have it, a change of that
-    /// one would shift the turns of all.
-    fn next_turn(&self) -> Option<u64> {
-        (self.taken < self.quota).then(|| ((self.taken + 1) << 32) / self.weight)
-    }
 }
 
 /// A backend's order of preference: every slot once, since the number of slots is a prime.

@@ -34,6 +34,7 @@ use tracing::{info, warn};
 
 pub use self::{
     change::{BackendChange, Change, Kind, ListenerChange, Setting},
+    desired::as_configured,
     explain::without_agent as explain_without_agent,
     plan::{DesiredListener, Step, plan},
     reload::check_file,
@@ -159,7 +160,7 @@ impl Control {
         let reloads = Reloads::none(&options.file, options.digest);
         let home = Home::of(&options.bpf_fs, &config.id)?;
         let kept: BTreeSet<u32> = home.links()?.iter().map(|link| link.interface).collect();
-        let desired = desired::as_configured(&config)?;
+        let desired = as_configured(&config)?;
         let mut network = Network::connect().await.context("read the host's network")?;
         for name in &config.interfaces {
             let interface = check_interface(&network, name, NAMED_BY)?;

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     control::{DesiredListener, Step},
-    slots::{self, BackendId},
+    slots::BackendId,
     tracking::{Stage, TrackedSlot},
 };
 
@@ -53,12 +53,13 @@ impl Dataplane {
     pub(super) fn add_listener(
         &mut self,
         id: ListenerId,
-        to: DesiredListener,
+        to: &DesiredListener,
+        owners: &[u32],
         resolve: &Resolve<'_>,
     ) -> anyhow::Result<()> {
         let index = self.space.listeners.allocate(1).context(FULL)?;
         self.maps.clear_listener_traffic(index)?;
-        let empty = DesiredListener { weights: BTreeMap::new(), ..to.clone() };
+        let empty = DesiredListener { drain: to.drain, ..DesiredListener::new(to.mode, to.slots, BTreeMap::new()) };
         let live = LiveListener {
             desired: empty,
             index,
@@ -69,16 +70,21 @@ impl Dataplane {
         };
         self.maps.listeners.set(index, Listener::new(live.table), 0).context("write a listener")?;
         self.listeners.insert(id, live);
-        self.change_listener(id, to, resolve)?;
-        // First the VIP: a packet for the listener may be an ICMP error.
-        self.maps.listener_indexes.insert(Endpoint::of_address(id.vip), index).context("publish a VIP")?;
+        self.change_listener(id, to, owners, resolve)?;
+        // First the VIP: a packet for the listener may be an ICMP error. Any index will do for it.
+        let vip = Endpoint::of_address(id.vip);
+        if self.maps.listener_indexes.get(&vip).is_none() {
+            self.maps.listener_indexes.insert(vip, index).context("publish a VIP")?;
+        }
         self.maps.listener_indexes.insert(id.endpoint(), index).with_context(|| format!("publish listener {id}"))
     }
 
+    /// `owners` are the slots' by their places among the backends.
     pub(super) fn change_listener(
         &mut self,
         id: ListenerId,
-        to: DesiredListener,
+        to: &DesiredListener,
+        owners: &[u32],
         resolve: &Resolve<'_>,
     ) -> anyhow::Result<()> {
         let Self { maps, listeners, space, .. } = self;
@@ -101,8 +107,8 @@ impl Dataplane {
         }
         live.mark_lost(maps, &to.lost)?;
         let before = if has_same_mode { before } else { Vec::new() };
-        live.desired = to;
-        let slots = live.assign(&before)?;
+        live.desired = to.clone();
+        let slots = live.assign(&before, owners)?;
         let index = live.index;
         self.switch_slots(id, slots)?;
         self.lose_backends(id, index, old);
@@ -220,13 +226,12 @@ impl LiveListener {
     }
 
     /// The slots that it shall have, from those that it had in this mode.
-    fn assign(&self, before: &[TrackedSlot]) -> anyhow::Result<Vec<TrackedSlot>> {
-        let DesiredListener { mode, slots, drain, .. } = self.desired;
+    fn assign(&self, before: &[TrackedSlot], owners: &[u32]) -> anyhow::Result<Vec<TrackedSlot>> {
+        let DesiredListener { mode, drain, .. } = self.desired;
         let index = |id| self.backends.get(id).map(|backend| backend.index);
         let bound: Option<Vec<u32>> = self.desired.weights.keys().map(index).collect();
         let bound = bound.context("a slot's owner is a backend of its listener")?;
-        let owners = slots::owners(&self.desired.weights, slots).into_iter();
-        let mut indexes: Vec<u32> = owners.map(|owner| bound[owner as usize]).collect();
+        let mut indexes: Vec<u32> = owners.iter().map(|&owner| bound[owner as usize]).collect();
         if indexes.is_empty() {
             indexes = vec![NOBODY; before.len()];
         }
@@ -247,12 +252,15 @@ impl LiveListener {
 
     /// Counts the slots of each backend.
     pub(super) fn count_slots(&mut self, slots: &[TrackedSlot]) {
-        let mut owned: BTreeMap<u32, u32> = BTreeMap::new();
-        for slot in slots {
-            *owned.entry(slot.current).or_default() += 1;
+        let owners = || slots.iter().map(|slot| slot.current).filter(|&owner| owner != NOBODY);
+        let (first, last) = (owners().min().unwrap_or_default(), owners().max().unwrap_or_default());
+        let mut owned = vec![0; (last - first) as usize + 1];
+        for owner in owners() {
+            owned[(owner - first) as usize] += 1;
         }
         for backend in self.backends.values_mut() {
-            backend.slots = owned.get(&backend.index).copied().unwrap_or_default();
+            let place = backend.index.checked_sub(first);
+            backend.slots = place.and_then(|place| owned.get(place as usize)).copied().unwrap_or_default();
         }
     }
 

@@ -28,6 +28,8 @@ mod tunnel;
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    sync::mpsc::{SyncSender, sync_channel},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -57,7 +59,7 @@ use self::{
 use crate::{
     control::{DesiredListener, Step},
     network::Prefix,
-    slots::BackendId,
+    slots::{self, BackendId},
 };
 
 /// What a listener is found by: unique in a configuration.
@@ -243,20 +245,27 @@ impl Dataplane {
         self.settle().await?;
         self.check_room(&steps)?;
         self.run(*self.program.settings(), modes(&steps)).await?;
-        let done = self.execute(steps, resolve).and_then(|()| self.remove_lost_replies());
+        let done = self.execute(&steps, resolve).and_then(|()| self.remove_lost_replies());
         self.last_change = Some(Instant::now());
         done.and(self.give_back().await)
     }
 
-    fn execute(&mut self, steps: Vec<Step>, resolve: &Resolve<'_>) -> anyhow::Result<()> {
-        for step in steps {
-            match step {
-                Step::AddListener { listener, to } => self.add_listener(listener, to, resolve),
-                Step::ChangeListener { listener, to } => self.change_listener(listener, to, resolve),
-                Step::RemoveListener { listener } => self.remove_listener(listener),
-            }?;
-        }
-        Ok(())
+    fn execute(&mut self, steps: &[Step], resolve: &Resolve<'_>) -> anyhow::Result<()> {
+        thread::scope(|scope| {
+            // Beside the writes, which take as long. The channel is closed when this returns, and ends the thread.
+            let (sender, owners) = sync_channel(TABLES_AHEAD);
+            scope.spawn(|| send_owners(steps, sender));
+            for step in steps {
+                match step {
+                    Step::AddListener { listener, to } => self.add_listener(*listener, to, &owners.recv()?, resolve),
+                    Step::ChangeListener { listener, to } => {
+                        self.change_listener(*listener, to, &owners.recv()?, resolve)
+                    }
+                    Step::RemoveListener { listener } => self.remove_listener(*listener),
+                }?;
+            }
+            Ok(())
+        })
     }
 
     /// Last of all: an endpoint that moves between listeners is never without an owner, and the kernel has nothing to
@@ -372,6 +381,17 @@ impl Dataplane {
     }
 }
 
+/// The slots' owners of each listener that a plan adds or changes, until nobody wants them any more.
+#[expect(clippy::needless_pass_by_value, reason = "the channel is closed at the end")]
+fn send_owners(steps: &[Step], sender: SyncSender<Vec<u32>>) {
+    for step in steps {
+        let (Step::AddListener { to, .. } | Step::ChangeListener { to, .. }) = step else { continue };
+        if sender.send(slots::owners(&to.weights, to.slots)).is_err() {
+            return;
+        }
+    }
+}
+
 /// The modes that listeners get, each a bit.
 fn modes(steps: &[Step]) -> u32 {
     steps.iter().fold(0, |modes, step| match step {
@@ -379,6 +399,9 @@ fn modes(steps: &[Step]) -> u32 {
         Step::RemoveListener { .. } => modes,
     })
 }
+
+/// How many listeners' slots are known before they are written.
+const TABLES_AHEAD: usize = 64;
 
 /// How many routes and neighbours the way back in `nat` can know.
 const ROUTES: u32 = 65_536;

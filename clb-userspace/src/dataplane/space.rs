@@ -50,13 +50,14 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    /// Twice what is needed now, since a change is prepared beside the live state, and room to grow.
+    /// Twice what is needed now, since a change is prepared beside the live state, and room to grow. No more than so many more
+    /// backends: a change of all of them at once is of their slots, and a counter of each CPU costs time to make.
     pub fn for_listeners(desired: &BTreeMap<ListenerId, DesiredListener>) -> Self {
         let backends: usize = desired.values().map(|listener| listener.weights.len()).sum();
         let used: u32 = desired.values().map(|listener| blocks(listener.slots)).sum();
         Self {
             listeners: desired.len() as u32 * 2 + 256,
-            backends: backends as u32 * 2 + 1_024,
+            backends: backends as u32 + (backends as u32).min(MOST_SPARE_BACKENDS) + 1_024,
             blocks: used * 2 + 16 * blocks(65_537),
             transitions: (used * SLOTS_PER_BLOCK).clamp(MOST_SLOTS, MOST_TRANSITIONS),
             modes: desired.values().fold(0, |modes, listener| modes | listener.mode.bit()),
@@ -71,6 +72,7 @@ pub const fn blocks(slots: u32) -> u32 {
 
 /// As many as the largest table can have.
 const MOST_SLOTS: u32 = 65_537;
+const MOST_SPARE_BACKENDS: u32 = 1 << 17;
 /// 16 MiB. More changes of different backends at the same time have no room: see `switch_slots`.
 const MOST_TRANSITIONS: u32 = 1 << 20;
 
