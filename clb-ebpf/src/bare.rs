@@ -1,7 +1,7 @@
 //! Programs of a few instructions, for the lab and the benchmark.
 //!
 //! `pass` stands on the far end of a veth link, which must be able to receive XDP frames before clb can send any there.
-//! `pass` and `swap` are the floor that clb's cost is measured against. `restore` stands before the measured program: the
+//! `pass`, `drop` and `swap` are the floor that clb's cost is measured against. `restore` stands before the measured program: the
 //! kernel's test run repeats a program on the packet as the last run left it, which is not what a network card does.
 
 #![no_std]
@@ -22,6 +22,12 @@ use clb_common::bench::{HEADER_WORDS, Template};
 #[xdp(frags)]
 pub fn pass(_context: XdpContext) -> u32 {
     xdp_action::XDP_PASS
+}
+
+/// Drops every packet.
+#[xdp(frags)]
+pub fn drop(_context: XdpContext) -> u32 {
+    xdp_action::XDP_DROP
 }
 
 /// Swaps the MAC addresses and sends the packet back.

@@ -1,7 +1,7 @@
 //! What a packet costs: the real program through `BPF_PROG_TEST_RUN`, beside the two programs that do almost nothing.
 //!
 //! All scenarios are interleaved in rounds, since machines are noisy and only figures of one run compare. The floor is
-//! subtracted. `cargo xtask vm --exact` counts instructions instead, in the same scenarios.
+//! subtracted. `cargo xtask bench --exact` counts instructions instead, in the same scenarios.
 
 mod scenarios;
 

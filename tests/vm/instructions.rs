@@ -18,23 +18,22 @@ pub fn count(report: &mut Report) {
     let Some(mut scenarios) = loaded else { return };
     let mut floor = 0;
     for (scenario, name) in scenarios.names().into_iter().enumerate() {
-        report.check(&name, || {
-            let count = usual(&mut scenarios, scenario)?;
+        report.count(&name, || {
+            let count = usual(|| Ok(scenarios.measure(scenario, 1, REPEAT)?.as_nanos()))?;
             if scenario == 0 {
                 floor = count;
-                return Ok(format!("{count} instructions, the floor: subtracted from what follows"));
+                return Ok(count);
             }
-            let more = count.checked_sub(floor).context("no scenario costs less than the floor")?;
-            Ok(format!("{more:>4} instructions"))
+            count.checked_sub(floor).context("no scenario costs less than the floor")
         });
     }
 }
 
 /// What most of some runs had, and the least of those if several are as many. At least two must have had it.
-fn usual(scenarios: &mut Scenarios, scenario: usize) -> Result<u128> {
+pub fn usual(mut measure: impl FnMut() -> Result<u128>) -> Result<u64> {
     let mut runs = Vec::new();
     for _ in 0..RUNS {
-        runs.push(scenarios.measure(scenario, 1, REPEAT)?.as_nanos());
+        runs.push(u64::try_from(measure()?)?);
     }
     runs.sort_unstable();
     let same = runs.chunk_by(|one, other| one == other).rev().max_by_key(|same| same.len()).unwrap_or_default();

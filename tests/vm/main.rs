@@ -1,12 +1,13 @@
-//! `clb-vm`: the first process of the virtual machine that `cargo xtask vm` boots, on kernels and drivers that the machine
+//! `clb-vm`: the first process of the virtual machine that `cargo xtask vm` and `bench --exact` boot, on kernels and drivers that the machine
 //! itself does not have.
 //!
 //! It makes the guest usable, runs a table of checks, reports one line a check over the second serial port, and powers the
 //! guest off. What is not a report goes to the console. A new check is a row in `checks.rs`. Asked to
-//! count, it counts instructions instead (`instructions.rs`).
+//! count, it counts instructions instead (`instructions.rs`, `forwarding.rs`).
 
 mod boot;
 mod checks;
+mod forwarding;
 mod guest;
 mod instructions;
 mod report;
@@ -50,7 +51,10 @@ fn run() -> Result<()> {
     report.check("boots, and loads its modules", boot::load_modules);
     match env::args().nth(1).as_deref() {
         Some("check") => checks::run(&mut report),
-        Some("count") => instructions::count(&mut report),
+        Some("count") => {
+            instructions::count(&mut report);
+            forwarding::count(&mut report);
+        }
         other => bail!("the kernel's command line asks for {other:?}"),
     }
     report.end()

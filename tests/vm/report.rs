@@ -1,6 +1,7 @@
 //! What the guest tells its host: a line for each check, and one at the end, without which the host knows that it died.
 //!
-//! A line is `name`, `ok` or `failed`, milliseconds and a sentence, with tabs between them. All of an error goes to the
+//! A line is `name`, `ok` or `failed`, milliseconds and a sentence, with tabs between them; a count is `counted` and has its
+//! number for the sentence. All of an error goes to the
 //! console, which the host shows when a check failed.
 
 use std::{
@@ -26,13 +27,22 @@ impl Report {
 
     /// Runs a check and reports what it says, or why it failed; a panic is a failure.
     pub fn check(&mut self, name: &str, check: impl FnOnce() -> Result<String>) {
+        self.run(name, "ok", check);
+    }
+
+    /// The same for what is counted: a number.
+    pub fn count(&mut self, name: &str, count: impl FnOnce() -> Result<u64>) {
+        self.run(name, "counted", || count().map(|count| count.to_string()));
+    }
+
+    fn run(&mut self, name: &str, good: &str, check: impl FnOnce() -> Result<String>) {
         let started = Instant::now();
         let done = catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|panic| {
             let said = panic.downcast_ref::<String>().cloned();
             Err(anyhow!(said.or_else(|| Some((*panic.downcast_ref::<&str>()?).to_owned())).unwrap_or_default()))
         });
         let (outcome, said) = match done {
-            Ok(said) => ("ok", said),
+            Ok(said) => (good, said),
             Err(error) => {
                 self.failures += 1;
                 eprintln!("{name}: {error:?}");

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+use crate::bench::exact;
 use crate::machine::Purpose;
 use crate::progress::spoken;
 use crate::workspace::{Privilege, Workspace, run as run_command};
@@ -18,15 +19,21 @@ pub fn run() -> Result<()> {
     steps.run("lint", || lint::all(&workspace, &tools))?;
     steps.run("build", || build::all(&workspace, &tools))?;
     steps.run("demo", || run_command("the demo", &mut demo::command(&workspace)))?;
-    let skipped = steps.run("vm", || vm::all(&workspace, vm::Task::Check))?;
-    let notes: Vec<_> = skipped.iter().filter_map(|skip| skip.lines().next()).collect();
-    steps.note(&notes.join("; "));
+    let mut skipped = steps.run("vm", || vm::check(&workspace))?;
+    steps.note(&first_lines(&skipped));
+    let not_counted = steps.run("bench --exact", || exact::gate(&workspace))?;
+    steps.note(&first_lines(&not_counted));
+    skipped.extend(not_counted);
     eprintln!("\nbefore the tests:\n\n{}", steps.table());
     steps.run("test", || test::tests(&workspace, &[]))?;
     for skip in &skipped {
         eprintln!("\n!!! ci: {skip}");
     }
     Ok(())
+}
+
+fn first_lines(texts: &[String]) -> String {
+    texts.iter().filter_map(|text| text.lines().next()).collect::<Vec<_>>().join("; ")
 }
 
 #[derive(Default)]

@@ -121,9 +121,11 @@ pub const PROGRAMS: [Program; 2] = [
 ];
 pub const QEMU: &str = "qemu-system-x86_64";
 pub const XZ: &str = "xz";
+pub const IPVSADM: &str = "ipvsadm";
 /// What virtual machines need besides.
-pub const VM_PROGRAMS: [Program; 2] = [
+pub const VM_PROGRAMS: [Program; 3] = [
     Program { name: QEMU, package: "qemu-system-x86", why: "emulates a machine for the VM test" },
     Program { name: XZ, package: "xz-utils", why: "unpacks the modules of its kernels" },
+    Program { name: IPVSADM, package: "ipvsadm", why: "sets up the kernel's own load balancer there, to compare with" },
 ];
 const HOST_TOOLS: [HostTool; 2] = [HostTool::Rustfmt, HostTool::Clippy];

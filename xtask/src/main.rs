@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod apt;
+mod bench;
 mod build;
 mod churn;
 mod ci;
@@ -43,13 +44,15 @@ enum Task {
     Demo(demo::Arguments),
     /// Build, then keep connections open in a lab while everything changes around them
     Churn(churn::Arguments),
+    /// Build, then say what a packet costs
+    Bench(bench::Arguments),
     /// Build, then run every test
     Test(test::Arguments),
     /// Check the format, and run clippy on the agent and on the XDP program
     Lint,
     /// Build, then boot other kernels in virtual machines, and load, attach and forward there
-    Vm(vm::Arguments),
-    /// All of CI: setup, lint, build, demo, vm, test
+    Vm,
+    /// All of CI: setup, lint, build, demo, vm, bench --exact, test
     Ci,
 }
 
@@ -59,9 +62,10 @@ fn main() -> ExitCode {
         Task::Build => build::run(),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Churn(arguments) => churn::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Lint => lint::run(),
-        Task::Vm(arguments) => vm::run(&arguments),
+        Task::Vm => vm::run(),
         Task::Ci => ci::run(),
     };
     let Err(error) = done else { return ExitCode::SUCCESS };

@@ -113,9 +113,9 @@ fn with_apt() -> Vec<Case> {
             purpose: Purpose::Vm,
             privilege: Privilege::Root,
             sources: sources(Some(debian(Lists::AsFound)), Presence::Absent),
-            things: &["qemu-system-x86_64", "xz"],
-            commands: "    apt-get update\n    apt-get install --yes --no-install-recommends qemu-system-x86 xz-utils\n    \
-                       cargo xtask setup\n",
+            things: &["qemu-system-x86_64", "xz", "ipvsadm"],
+            commands: "    apt-get update\n    apt-get install --yes --no-install-recommends qemu-system-x86 xz-utils \
+                       ipvsadm\n    cargo xtask setup\n",
         },
         Case {
             name: "only the sources of core are missing",

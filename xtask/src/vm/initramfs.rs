@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use cpio::newc::{self, ModeFileType};
 
 use super::kernel::{Kernel, Module};
-use crate::machine;
+use crate::machine::{self, IPVSADM, find_program};
 use crate::workspace::{Workspace, answer};
 
 /// Where the guest finds the eBPF objects and the agent.
@@ -26,11 +26,8 @@ pub fn write(workspace: &Workspace, kernel: &Kernel, to: &Path) -> Result<()> {
     for (from, to) in [(workspace.vm_init(), "/init"), (workspace.agent(), AGENT)] {
         files.add_program(&from, to)?;
     }
-    for machine::Program { name, .. } in &machine::PROGRAMS {
-        files.add_program(
-            &machine::find_program(name).with_context(|| format!("find {name}"))?,
-            &format!("/bin/{name}"),
-        )?;
+    for name in machine::PROGRAMS.map(|program| program.name).into_iter().chain([IPVSADM]) {
+        files.add_program(&find_program(name).with_context(|| format!("find {name}"))?, &format!("/bin/{name}"))?;
     }
     for entry in fs::read_dir(workspace.ebpf_programs()).context("read the folder of the XDP programs")? {
         let path = entry?.path();
@@ -89,9 +86,10 @@ fn libraries_of(ldd: &str) -> Vec<PathBuf> {
     words.filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
 }
 
-/// What the guest loads, with all that it needs: its cards, the lab's links, and the devices that clb's packets end in.
-const MODULES: [&str; 10] =
-    ["virtio_pci", "virtio_net", "veth", "bridge", "8021q", "ipip", "sit", "ip6_tunnel", "fou", "fou6"];
+/// What the guest loads, with all that it needs: its cards, the lab's links, the devices that clb's packets end in, and the load
+/// balancer that clb is compared with.
+const MODULES: [&str; 11] =
+    ["virtio_pci", "virtio_net", "veth", "bridge", "8021q", "ipip", "sit", "ip6_tunnel", "fou", "fou6", "ip_vs_mh"];
 
 #[cfg(test)]
 mod tests {

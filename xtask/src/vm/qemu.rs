@@ -25,7 +25,7 @@ pub struct Boot {
     pub console: Console,
 }
 
-/// What the guest said of a check.
+/// What the guest said of a check, or of something to count.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Check {
     pub name: String,
@@ -37,6 +37,7 @@ pub struct Check {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Ok,
+    Counted(u64),
     Failed,
 }
 
@@ -116,6 +117,7 @@ fn parse(line: &str) -> Option<Check> {
     let [name, outcome, milliseconds, said] = fields[..] else { return None };
     let outcome = match outcome {
         "ok" => Outcome::Ok,
+        "counted" => Outcome::Counted(said.parse().ok()?),
         "failed" => Outcome::Failed,
         _ => return None,
     };
@@ -153,6 +155,8 @@ mod tests {
         for (line, expected) in [
             ("loads\tok\t1234\t5 instructions", check(Outcome::Ok, "5 instructions")),
             ("loads\tfailed\t1234\t", check(Outcome::Failed, "")),
+            ("loads\tcounted\t1234\t552", check(Outcome::Counted(552), "552")),
+            ("loads\tcounted\t1234\tmany", None),
             ("loads\tok\tsoon\t", None),
             ("loads\tperhaps\t1\t", None),
             ("end", None),

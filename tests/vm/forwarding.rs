@@ -1,0 +1,242 @@
+//! What it costs to forward a packet, from the driver's hand to the other end of the wire, exactly: clb in `dsr`, and the
+//! kernel's own load balancer, IPVS, in the mode that does the same (direct routing), with the scheduler that does the same (`mh`).
+//!
+//! Both get the same packets from the same generator, a test run with live frames: what a program passes goes up the kernel's
+//! stack, what it sends leaves by a veth device, and at the device's other end a program drops it. The generator, measured with a
+//! program that drops each frame at once, is subtracted. Everything else counts: the way out, and the other end's drop.
+//!
+//! Every frame has to arrive at the other end, and IPVS has to have counted every one, or the count is none.
+
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{
+    Ebpf,
+    maps::{Array, ProgramArray},
+    programs::{ProgramFd, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode},
+};
+use clb_common::{
+    ForwardingMode, NextHop, Protocol,
+    bench::{HEADER_WORDS, Template},
+};
+use clb_tests::{Host, Lab, ebpf_objects};
+use clb_userspace::{
+    control::{DesiredListener, plan},
+    dataplane::{Dataplane, ListenerId, Settings},
+    slots::BackendId,
+};
+use etherparse::PacketBuilder;
+
+use crate::{instructions::usual, report::Report};
+
+/// Reports the counts of the generator, of a program that only sends back, of clb and of IPVS, and how the last two compare.
+pub fn count(report: &mut Report) {
+    let mut made = None;
+    report.check("has a generator, a way out, clb and IPVS", || {
+        made = Some(Forwarding::prepare()?);
+        Ok(format!("{BACKENDS} backends each"))
+    });
+    let Some(mut forwarding) = made else { return };
+    let mut generator = 0;
+    report.count("live frames: XDP_DROP", || {
+        generator = usual(|| forwarding.measure(Way::Drop, 1))?;
+        Ok(generator)
+    });
+    let mut count = |report: &mut Report, name: &str, way, flows| {
+        let mut counted = None;
+        report.count(&format!("live frames: {name}"), || {
+            let count = usual(|| forwarding.measure(way, flows))?;
+            let count = count.checked_sub(generator).context("nothing costs less than the generator")?;
+            counted = Some(count);
+            Ok(count)
+        });
+        counted
+    };
+    count(report, "MAC swap, XDP_TX", Way::SendBack, 1);
+    for flows in [1, MANY] {
+        let clb = count(report, &format!("clb, dsr, {flows} flows"), Way::Clb, flows);
+        let ipvs = count(report, &format!("IPVS, mh, direct routing, {flows} flows"), Way::Ipvs, flows);
+        report.check(&format!("IPVS compared to clb, {flows} flows"), || {
+            let (clb, ipvs) = clb.zip(ipvs).context("one of them was not counted")?;
+            Ok(format!("{ipvs} and {clb} instructions a packet: {:.2} times as many", ipvs as f64 / clb as f64))
+        });
+    }
+}
+
+/// What becomes of the generator's packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Drop,
+    SendBack,
+    Clb,
+    Ipvs,
+}
+
+/// A host with a device, and what is at the device's other end.
+struct Forwarding {
+    host: Host,
+    far_end: Host,
+    device: u32,
+    packet: Vec<u8>,
+    bare: Ebpf,
+    clb: Dataplane,
+    _lab: Lab,
+}
+
+impl Forwarding {
+    fn prepare() -> Result<Self> {
+        let lab = Lab::new()?;
+        let [host, far_end] = [lab.host("balancer")?, lab.host("wire")?];
+        lab.link(&host, DEVICE, &far_end, DEVICE)?;
+        // A device has the queue that live frames come by only while it has a program.
+        lab.receive_frames(&host, DEVICE)?;
+        host.run(&format!("ip link set {DEVICE} address {}", spoken(OWN_MAC)))?;
+        host.add_address("10.0.1.1/24", DEVICE)?;
+        host.run(&format!("ip route add default via 10.0.1.254 dev {DEVICE}"))?;
+        let device = host.enter(|| nix::net::if_::if_nametoindex(DEVICE))?.context("the device has an index")?;
+        let mut bare = Ebpf::load_file(ebpf_objects().join("bare")).context("load the bare programs")?;
+        for name in ["pass", "swap", "drop", "restore"] {
+            program(&mut bare, name)?.load().with_context(|| format!("load {name}"))?;
+        }
+        far_end.enter(|| anyhow::Ok(program(&mut bare, "drop")?.attach(DEVICE, XdpMode::Driver)?))??;
+        start_ipvs(&host)?;
+        Ok(Self { clb: load_clb(device)?, packet: packet()?, host, far_end, device, bare, _lab: lab })
+    }
+
+    /// The instructions of a packet, with the generator's.
+    fn measure(&mut self, way: Way, flows: u32) -> Result<u128> {
+        // Tables that are filled by a first packet of each flow.
+        self.send(way, flows, flows.max(BATCH))?;
+        let before = (self.arrived()?, self.balanced()?);
+        let count = self.send(way, flows, REPEAT)?;
+        let arrived = self.arrived()? - before.0;
+        let expected = if way == Way::Drop { 0 } else { u64::from(REPEAT) };
+        ensure!(arrived == expected, "{arrived} frames of {expected} arrived at the other end");
+        let balanced = self.balanced()? - before.1;
+        let expected = if way == Way::Ipvs { u64::from(REPEAT) } else { 0 };
+        ensure!(balanced == expected, "IPVS counted {balanced} packets, not {expected}");
+        Ok(count.as_nanos())
+    }
+
+    fn send(&mut self, way: Way, flows: u32, repeat: u32) -> Result<Duration> {
+        let Self { host, device, packet, bare, clb, .. } = self;
+        let to = match way {
+            Way::Drop => file(program(bare, "drop")?)?,
+            Way::SendBack => file(program(bare, "swap")?)?,
+            Way::Ipvs => file(program(bare, "pass")?)?,
+            Way::Clb => file(clb.xdp()?)?,
+        };
+        Array::try_from(bare.map_mut("TEMPLATE").context("map TEMPLATE")?)?.set(0, template(packet, flows)?, 0)?;
+        ProgramArray::try_from(bare.map_mut("MEASURED").context("map MEASURED")?)?.set(0, &to, 0)?;
+        // The kernel's `struct xdp_md`: where the packet ends, and the interface and the queue that it came by.
+        let mut context = [0; 24];
+        context[4..8].copy_from_slice(&u32::try_from(packet.len())?.to_ne_bytes());
+        context[12..16].copy_from_slice(&device.to_ne_bytes());
+        let restore = program(bare, "restore")?;
+        let result = host.enter(|| {
+            let attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
+            let options =
+                TestRunOptions { data_in: Some(packet), ctx_in: Some(&context), repeat, attrs, ..Default::default() };
+            restore.test_run(options)
+        })?;
+        Ok(result.context("send live frames")?.duration)
+    }
+
+    /// How many frames the program at the other end has dropped.
+    fn arrived(&self) -> Result<u64> {
+        let statistics = self.far_end.run(&format!("ethtool -S {DEVICE}"))?;
+        let drops = statistics.lines().filter_map(|line| line.split_once("_xdp_drops: "));
+        drops.map(|(_, count)| Ok(count.trim().parse::<u64>()?)).sum()
+    }
+
+    /// How many packets IPVS has taken. Below two lines of headings each CPU has a line: its number, connections, and packets, all in
+    /// hexadecimal. (The totals are brought up to date every other second only.)
+    fn balanced(&self) -> Result<u64> {
+        let text = self.host.enter(|| fs::read_to_string("/proc/thread-self/net/ip_vs_stats_percpu"))??;
+        let number = text.lines().nth(2).and_then(|line| line.split_whitespace().nth(2));
+        Ok(u64::from_str_radix(number.context("IPVS has counters")?, 16)?)
+    }
+}
+
+/// IPVS with its defaults, but for connections that it may learn from any segment: these packets are of established ones.
+fn start_ipvs(host: &Host) -> Result<()> {
+    host.run(&format!("ip address add {}/32 dev lo", shown(VIP)))?;
+    host.sysctl("net.ipv4.vs.sloppy_tcp", "1")?;
+    let service = format!("{}:{PORT}", shown(VIP));
+    host.run(&format!("ipvsadm --add-service --tcp-service {service} --scheduler mh --sched-flags mh-port"))?;
+    for number in 0..BACKENDS {
+        let backend = shown(backend(number));
+        host.run(&format!("ip neighbour add {backend} lladdr {} dev {DEVICE} nud permanent", spoken(BACKEND_MAC)))?;
+        let server = format!("--real-server {backend}:{PORT} --gatewaying --weight 1");
+        host.run(&format!("ipvsadm --add-server --tcp-service {service} {server}"))?;
+    }
+    Ok(())
+}
+
+/// clb with the same backends, behind the same device.
+fn load_clb(device: u32) -> Result<Dataplane> {
+    let weights = (0..BACKENDS).map(|number| (BackendId { address: backend(number).into(), port: PORT }, 1)).collect();
+    let id = ListenerId { vip: VIP.into(), protocol: Protocol::Tcp, port: PORT };
+    let listeners = BTreeMap::from([(id, DesiredListener::new(ForwardingMode::Dsr, 65_537, weights))]);
+    let mut clb = Dataplane::load(Settings { hash_seed: 7, ..Settings::default() }, &listeners)?;
+    let next_hop = NextHop::new(BACKEND_MAC, OWN_MAC, device, 1_500);
+    let steps = plan(&listeners, &clb.actual());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(clb.apply(steps, &|_, _| next_hop))?;
+    Ok(clb)
+}
+
+/// A segment of an established connection.
+fn packet() -> Result<Vec<u8>> {
+    let builder = PacketBuilder::ethernet2(ROUTER_MAC, OWN_MAC).ipv4(CLIENT, VIP, 64);
+    let mut bytes = Vec::new();
+    builder.tcp(40_000, PORT, 1, 1_024).ack(1).write(&mut bytes, &[0; 64])?;
+    Ok(bytes)
+}
+
+/// Flows differ by the client's port.
+fn template(packet: &[u8], flows: u32) -> Result<Template> {
+    let mut headers = [0; HEADER_WORDS];
+    for (word, bytes) in headers.iter_mut().zip(packet.chunks_exact(8)) {
+        *word = u64::from_ne_bytes(bytes.try_into()?);
+    }
+    let (address_at, ports_at) = (26, 34);
+    let address = u32::from_ne_bytes(CLIENT);
+    let length = u32::try_from(packet.len())?;
+    Ok(Template { headers, flow: 0, flow_mask: flows - 1, ports_at, address_at, address, length })
+}
+
+fn program<'bare>(bare: &'bare mut Ebpf, name: &str) -> Result<&'bare mut Xdp> {
+    Ok(bare.program_mut(name).with_context(|| format!("program {name}"))?.try_into()?)
+}
+
+fn file(program: &Xdp) -> Result<ProgramFd> {
+    Ok(program.fd()?.try_clone()?)
+}
+
+fn backend(number: u8) -> [u8; 4] {
+    [10, 0, 1, 11 + number]
+}
+
+fn shown(address: [u8; 4]) -> String {
+    std::net::Ipv4Addr::from(address).to_string()
+}
+
+fn spoken(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+const BACKENDS: u8 = 8;
+/// A power of two.
+const MANY: u32 = 1_024;
+/// As many as a driver hands over at a time.
+const BATCH: u32 = 64;
+/// Each of the many flows once.
+const REPEAT: u32 = MANY;
+const DEVICE: &str = "eth0";
+const CLIENT: [u8; 4] = [198, 51, 100, 10];
+const VIP: [u8; 4] = [203, 0, 113, 10];
+const PORT: u16 = 80;
+const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const BACKEND_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 3];
