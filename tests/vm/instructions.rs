@@ -2,9 +2,9 @@
 //!
 //! What the kernel calls time per packet is then a count that is the same in every run, on every machine, for one kernel and
 //! one program. A run in which the guest's timer came in between counts that, too, and one in which a flow is marked as seen in a new
-//! tick counts that: so what most of some runs had is taken.
+//! tick counts that. Both only add: so the least that several runs had is taken.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use crate::{report::Report, scenarios::Scenarios};
 
@@ -19,7 +19,7 @@ pub fn count(report: &mut Report) {
     let mut floor = 0;
     for (scenario, name) in scenarios.names().into_iter().enumerate() {
         report.count(&name, || {
-            let count = usual(|| Ok(scenarios.measure(scenario, 1, REPEAT)?.as_nanos()))?;
+            let count = steady(|| Ok(scenarios.measure(scenario, 1, REPEAT)?.as_nanos()))?;
             if scenario == 0 {
                 floor = count;
                 return Ok(count);
@@ -29,16 +29,15 @@ pub fn count(report: &mut Report) {
     }
 }
 
-/// What most of some runs had, and the least of those if several are as many. At least two must have had it.
-pub fn usual(mut measure: impl FnMut() -> Result<u128>) -> Result<u64> {
+/// The least of some runs that another one had as well.
+pub fn steady(mut measure: impl FnMut() -> Result<u128>) -> Result<u64> {
     let mut runs = Vec::new();
     for _ in 0..RUNS {
         runs.push(u64::try_from(measure()?)?);
     }
     runs.sort_unstable();
-    let same = runs.chunk_by(|one, other| one == other).rev().max_by_key(|same| same.len()).unwrap_or_default();
-    ensure!(same.len() > 1, "the counts differ from run to run: {runs:?}");
-    Ok(same[0])
+    let same = runs.windows(2).find(|pair| pair[0] == pair[1]);
+    same.map(|pair| pair[0]).with_context(|| format!("the counts differ from run to run: {runs:?}"))
 }
 
 const RUNS: usize = 9;
