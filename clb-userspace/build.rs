@@ -8,7 +8,9 @@ fn main() {
         || PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../target/ebpf"),
         PathBuf::from,
     );
-    for (program, variable) in [("clb", "CLB_EBPF_OBJECT"), ("decap", "CLB_EBPF_DECAP_OBJECT")] {
+    for (program, variable) in
+        [("clb", "CLB_EBPF_OBJECT"), ("decap", "CLB_EBPF_DECAP_OBJECT"), ("bare", "CLB_EBPF_BARE_OBJECT")]
+    {
         let object = folder.join(program);
         println!("cargo:rerun-if-changed={}", object.display());
         match object.canonicalize() {

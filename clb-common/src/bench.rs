@@ -11,16 +11,24 @@ pub const HEADER_WORDS: usize = 10;
 pub struct Template {
     /// The packet's first bytes.
     pub headers: [u64; HEADER_WORDS],
-    /// Counts the packets.
+    /// The packet's length: a measured program may have made it longer.
+    pub length: u32,
+    /// The next packet's flow.
     pub flow: u32,
-    /// Number of flows less one; a power of two less one.
-    pub flow_mask: u32,
-    /// Offset of the source port.
-    pub ports_at: u32,
-    /// Offset of the client's address: of its last word.
+    /// How many there are before the first comes again.
+    pub flows: u32,
+    /// Offset of the port that differs.
+    pub port_at: u32,
+    /// Offset of the address that differs: of its last word.
     pub address_at: u32,
     /// That word of the first flow.
     pub address: u32,
-    /// The packet's length: a measured program may have made it longer.
-    pub length: u32,
+    /// The next packet's listener.
+    pub listener: u32,
+    /// How many there are before the first comes again.
+    pub listeners: u32,
+    /// Offset of the port that tells them apart. If there is one only, it is not written.
+    pub listener_at: u32,
+    /// The port of the first.
+    pub listener_port: u32,
 }

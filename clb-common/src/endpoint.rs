@@ -67,10 +67,22 @@ impl Endpoint {
         Self { address, port, ..self }
     }
 
+    /// All of it, in the order in which it lies in memory.
+    #[inline(always)]
+    pub fn words(&self) -> [u64; 3] {
+        zerocopy::transmute!(*self)
+    }
+
+    /// The endpoint of these words.
+    #[inline(always)]
+    pub fn from_words(words: [u64; 3]) -> Self {
+        zerocopy::transmute!(words)
+    }
+
     /// Whether both are the same. Compares words of eight bytes, for IPv4 without those that all its addresses have in common.
     #[inline(always)]
     pub fn is_same(&self, other: &Self) -> bool {
-        let ([a, b, c], [d, e, f]): ([u64; 3], [u64; 3]) = (zerocopy::transmute!(*self), zerocopy::transmute!(*other));
+        let ([a, b, c], [d, e, f]) = (self.words(), other.words());
         b == e && c == f && (matches!(other.version(), Version::V4) || a == d)
     }
 
@@ -78,7 +90,7 @@ impl Endpoint {
     /// does not choose the listeners.
     #[inline(always)]
     pub fn spread(&self) -> u32 {
-        let [a, b, c]: [u64; 3] = zerocopy::transmute!(*self);
+        let [a, b, c] = self.words();
         let mut sum = b.wrapping_mul(SPREAD[1]).wrapping_add(c.wrapping_mul(SPREAD[2]));
         if matches!(self.version(), Version::V6) {
             sum = sum.wrapping_add(a.wrapping_mul(SPREAD[0]));

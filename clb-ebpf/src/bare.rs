@@ -54,21 +54,45 @@ static TEMPLATE: Array<Template, 1> = Array::new();
 #[btf_map]
 static MEASURED: ProgramArray<1> = ProgramArray::new();
 
+/// The same, for one that takes no packets in fragments: the kernel keeps the two kinds apart.
+#[btf_map]
+static MEASURED_LINEAR: ProgramArray<1> = ProgramArray::new();
+
 /// Makes the packet the first one of the next flow, and hands it to the measured program.
 #[xdp(frags)]
 pub fn restore(context: XdpContext) -> u32 {
-    let Some(template) = TEMPLATE.get_ptr_mut(0) else { return xdp_action::XDP_ABORTED };
+    if next(&context).is_some() {
+        // SAFETY: the measured program is of the same type, which the kernel checks when it is put into the map.
+        unsafe { MEASURED.tail_call(&context, 0) };
+    }
+    // The call returns only if there is no program to call.
+    xdp_action::XDP_ABORTED
+}
+
+/// The same for a program that takes no packets in fragments.
+#[xdp]
+pub fn restore_linear(context: XdpContext) -> u32 {
+    if next(&context).is_some() {
+        // SAFETY: as in `restore`.
+        unsafe { MEASURED_LINEAR.tail_call(&context, 0) };
+    }
+    xdp_action::XDP_ABORTED
+}
+
+#[inline(always)]
+fn next(context: &XdpContext) -> Option<()> {
+    let template = TEMPLATE.get_ptr_mut(0)?;
     // SAFETY: the element lives as long as the program, and one CPU measures at a time.
-    let Template { headers, flow, flow_mask, ports_at, address_at, address, length } = unsafe { &mut *template };
+    let template = unsafe { &mut *template };
     // Always, so that the floor has its cost, too.
-    let surplus = ((context.data_end() - context.data()) as u32).cast_signed() - length.cast_signed();
+    let surplus = ((context.data_end() - context.data()) as u32).cast_signed() - template.length.cast_signed();
     // SAFETY: the helper checks the number against what there is.
     if unsafe { bpf_xdp_adjust_head(context.ctx, surplus) } != 0 {
-        return xdp_action::XDP_ABORTED;
+        return None;
     }
     let (start, end) = (context.data(), context.data_end());
     if start + size_of::<[u64; HEADER_WORDS]>() > end {
-        return xdp_action::XDP_ABORTED;
+        return None;
     }
     let packet = start as *mut u64;
     let mut word = 0;
@@ -76,18 +100,26 @@ pub fn restore(context: XdpContext) -> u32 {
         // SAFETY: one of the packet's first words, checked above.
         let at = unsafe { packet.add(word) };
         // SAFETY: as above. Volatile, or the loop becomes a call of a byte-wise memcpy, at 50 ns.
-        unsafe { at.write_volatile(headers[word]) };
+        unsafe { at.write_volatile(template.headers[word]) };
         word += 1;
     }
-    *flow += 1;
-    let number = *flow & *flow_mask;
+    let flow = turn(&mut template.flow, template.flows);
     // As wide as they are read: the CPU cannot forward two narrow stores to one wide load.
-    write(start, end, *ports_at, (1_024 + (number & 0x7fff) as u16).to_be());
-    write(start, end, *address_at, *address ^ (number >> 15).to_be());
-    // SAFETY: the measured program is of the same type, which the kernel checks when it is put into the map.
-    unsafe { MEASURED.tail_call(&context, 0) };
-    // The call returns only if there is no program to call.
-    xdp_action::XDP_ABORTED
+    write(start, end, template.port_at, (1_024 + (flow & 0x7fff) as u16).to_be());
+    write(start, end, template.address_at, template.address ^ (flow >> 15).to_be());
+    if template.listeners > 1 {
+        let listener = turn(&mut template.listener, template.listeners);
+        write(start, end, template.listener_at, ((template.listener_port + listener) as u16).to_be());
+    }
+    Some(())
+}
+
+/// Whose turn it is, and lets the next have the next one.
+#[inline(always)]
+fn turn(next: &mut u32, all: u32) -> u32 {
+    let now = *next;
+    *next = if now + 1 == all { 0 } else { now + 1 };
+    now
 }
 
 /// Writes to the packet, if it has these bytes.

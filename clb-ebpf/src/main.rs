@@ -14,6 +14,7 @@ mod family;
 mod forward;
 mod fragment;
 mod icmp;
+mod ladder;
 mod link;
 mod listener;
 mod maps;

@@ -12,16 +12,16 @@ use aya_ebpf::{
 };
 use clb_common::{
     Address, Backend, BackendTraffic, EVENT_COUNTERS, Endpoint, EndpointEntry, Flow, FlowKey, FragmentKey,
-    FragmentNote, Listener, MOST_PROBES, NOBODY, NextHop, OPENING_PINS_PER_TICK, PINS_PER_TICK, POOL_ADDRESSES, Pin,
-    PinBudget, Pool, Reply, Report, Return, ReturnKey, STAGES, Seen, Segment, SlotBlock, Stage, TICK_SHIFT,
-    TOO_BIG_PER_TICK, TooBig, Traffic, Transition, VERDICT_COUNTERS,
+    FragmentNote, Listener, NOBODY, NextHop, OPENING_PINS_PER_TICK, PINS_PER_TICK, POOL_ADDRESSES, Pin, PinBudget,
+    Pool, Reply, Report, Return, ReturnKey, STAGES, Seen, Segment, SlotBlock, Stage, TICK_SHIFT, TOO_BIG_PER_TICK,
+    TooBig, Traffic, Transition, VERDICT_COUNTERS, probes,
 };
 
 use crate::{forward::Delivery, packet::Offsets, parse::Walked, settings};
 
 /// VIP, protocol and port to the listener's index. An index stays as long as its listener.
 #[btf_map]
-static LISTENER_INDEXES: Array<EndpointEntry, SIZED_BY_AGENT, ALIGNED> = Array::new();
+static LISTENER_INDEXES: EndpointTable = Array::new();
 
 /// Listeners by index: the slot table in force.
 #[btf_map]
@@ -53,7 +53,7 @@ pub static BACKENDS: Array<Backend, SIZED_BY_AGENT, ALIGNED> = Array::new();
 
 /// In `nat`: a backend's endpoint to its index.
 #[btf_map]
-static REPLY_INDEXES: Array<EndpointEntry, SIZED_BY_AGENT, ALIGNED> = Array::new();
+static REPLY_INDEXES: EndpointTable = Array::new();
 
 /// In `nat`: the source that a backend's replies leave with, by its index.
 #[btf_map]
@@ -149,65 +149,57 @@ const ALIGNED: usize = BPF_F_MMAPABLE as usize;
 /// The index of the listener with this endpoint, or `NOBODY`.
 #[inline(always)]
 pub fn listener_index(endpoint: &Endpoint, offsets: Offsets) -> u32 {
-    match offsets {
-        Offsets::Constant => index(&LISTENER_INDEXES, settings::listener_mask(), endpoint),
-        // SAFETY: a program's own function, called with a reference.
-        Offsets::Variable => unsafe { clb_listener_index(endpoint) },
-    }
+    let [a, b, c] = endpoint.words();
+    at_first_place(&LISTENER_INDEXES, settings::listener_mask(), endpoint, offsets)
+        .unwrap_or_else(|| clb_listener_index(a, b, c))
 }
 
 /// The backend that a packet from this endpoint is a reply of, and what that is to leave as.
 #[inline(always)]
 pub fn reply(endpoint: &Endpoint, offsets: Offsets) -> Option<(u32, &'static Reply)> {
-    let backend = match offsets {
-        Offsets::Constant => index(&REPLY_INDEXES, settings::reply_mask(), endpoint),
-        // SAFETY: as above.
-        Offsets::Variable => unsafe { clb_reply_index(endpoint) },
-    };
+    let [a, b, c] = endpoint.words();
+    let backend = at_first_place(&REPLY_INDEXES, settings::reply_mask(), endpoint, offsets)
+        .unwrap_or_else(|| clb_reply_index(a, b, c));
     REPLIES.get(backend).map(|reply| (backend, reply))
 }
 
-/// A function of its own for the verifier, where more than one look-up would be in its way.
-///
-/// # Safety
-///
-/// `endpoint` is null or points to an endpoint.
+/// Looks at all places where the endpoint of these words may stand. A function of its own for the verifier, which would walk the
+/// loop once for every way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub unsafe extern "C" fn clb_listener_index(endpoint: *const Endpoint) -> u32 {
-    // SAFETY: the caller's promise.
-    let Some(endpoint) = (unsafe { endpoint.as_ref() }) else { return NOBODY };
-    index(&LISTENER_INDEXES, settings::listener_mask(), endpoint)
+pub extern "C" fn clb_listener_index(a: u64, b: u64, c: u64) -> u32 {
+    index(&LISTENER_INDEXES, settings::listener_mask(), &Endpoint::from_words([a, b, c]))
 }
 
 /// The same for the backends in `nat`.
-///
-/// # Safety
-///
-/// As above.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub unsafe extern "C" fn clb_reply_index(endpoint: *const Endpoint) -> u32 {
-    // SAFETY: the caller's promise.
-    let Some(endpoint) = (unsafe { endpoint.as_ref() }) else { return NOBODY };
-    index(&REPLY_INDEXES, settings::reply_mask(), endpoint)
+pub extern "C" fn clb_reply_index(a: u64, b: u64, c: u64) -> u32 {
+    index(&REPLY_INDEXES, settings::reply_mask(), &Endpoint::from_words([a, b, c]))
+}
+
+/// What the first place says where nearly all endpoints stand, if it says something. Only the program for plain packets looks there
+/// itself: in the others more than one look-up would be in the verifier's way.
+#[inline(always)]
+fn at_first_place(table: &EndpointTable, mask: u32, endpoint: &Endpoint, offsets: Offsets) -> Option<u32> {
+    match offsets {
+        Offsets::Variable => None,
+        Offsets::Constant => {
+            let entry = table.get(endpoint.spread() & mask)?;
+            if entry.is_of(endpoint) {
+                return Some(entry.index);
+            }
+            entry.is_end().then_some(NOBODY)
+        }
+    }
 }
 
 /// The index that an endpoint leads to, or `NOBODY`, which no map has: a number in any case, since the compiler leaves one that does
 /// not matter unset, and the verifier refuses that.
 #[inline(always)]
-fn index(table: &Array<EndpointEntry, SIZED_BY_AGENT, ALIGNED>, mask: u32, endpoint: &Endpoint) -> u32 {
-    let first = endpoint.spread() & mask;
-    // Nearly all end here: so without what a loop needs.
-    let Some(entry) = table.get(first) else { return NOBODY };
-    if entry.is_of(endpoint) {
-        return entry.index;
-    }
-    if entry.is_end() {
-        return NOBODY;
-    }
-    for step in 1..MOST_PROBES {
-        let Some(entry) = table.get((first + step) & mask) else { break };
+fn index(table: &EndpointTable, mask: u32, endpoint: &Endpoint) -> u32 {
+    for place in probes(endpoint, mask) {
+        let Some(entry) = table.get(place) else { break };
         if entry.is_of(endpoint) {
             return entry.index;
         }
@@ -217,6 +209,8 @@ fn index(table: &Array<EndpointEntry, SIZED_BY_AGENT, ALIGNED>, mask: u32, endpo
     }
     NOBODY
 }
+
+type EndpointTable = Array<EndpointEntry, SIZED_BY_AGENT, ALIGNED>;
 
 /// The way to this client.
 #[inline(always)]

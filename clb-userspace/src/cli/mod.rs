@@ -4,6 +4,7 @@
 //! the command could not run.
 
 mod apply;
+mod bench;
 mod bindable;
 mod check;
 mod decap;
@@ -29,6 +30,7 @@ use clap::{Parser, Subcommand};
 
 use self::{
     apply::ApplyArguments,
+    bench::BenchArguments,
     bindable::BindableArguments,
     decap::DecapArguments,
     detach::DetachArguments,
@@ -63,6 +65,7 @@ enum Verb {
     Drain(DrainArguments),
     Undrain(UndrainArguments),
     Explain(ExplainArguments),
+    Bench(BenchArguments),
     Decap(DecapArguments),
     Schema(SchemaArguments),
     Completions(CompletionsArguments),
@@ -168,6 +171,7 @@ pub fn main() -> ExitCode {
         Verb::Drain(arguments) => drain::drain(&arguments),
         Verb::Undrain(arguments) => drain::undrain(&arguments),
         Verb::Explain(arguments) => explain::explain(arguments),
+        Verb::Bench(arguments) => bench::bench(arguments),
         Verb::Decap(arguments) => decap::decap(arguments),
         Verb::Schema(SchemaArguments {}) => generate::schema(),
         Verb::Completions(arguments) => generate::completions(&arguments),

@@ -37,6 +37,7 @@ pub use self::{
     desired::as_configured,
     explain::without_agent as explain_without_agent,
     plan::{DesiredListener, Step, plan},
+    privileges::check as check_privileges,
     reload::check_file,
 };
 use self::{

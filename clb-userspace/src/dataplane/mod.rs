@@ -43,7 +43,7 @@ pub use self::{
     decap::Decapsulator,
     explain::{End, Outcome, Probe},
     home::{Home, detach, load_balancers},
-    program::{DropLog, Settings},
+    program::{DropLog, Settings, refused},
     reports::{Reported, Reports},
     sweep::{Patience, Swept},
     ticks::{now, ticks},
@@ -190,6 +190,11 @@ impl Dataplane {
     /// The program itself, to run it on packets of one's own.
     pub fn xdp(&mut self) -> anyhow::Result<&mut Xdp> {
         self.program.xdp()
+    }
+
+    /// The program cut off behind a stage, for the benchmark: it sends back what it took so far. To be loaded once.
+    pub fn rung(&mut self, name: &str) -> anyhow::Result<&mut Xdp> {
+        self.program.rung(name)
     }
 
     /// What the program reports. To be taken once.

@@ -192,6 +192,11 @@ impl Program {
         self.instance.xdp()
     }
 
+    /// A program of the object that only the benchmark runs, with the same maps.
+    pub fn rung(&mut self, name: &str) -> anyhow::Result<&mut Xdp> {
+        load_program(&mut self.instance.ebpf, name)
+    }
+
     /// What the program reports. To be taken once.
     pub fn reports(&mut self) -> anyhow::Result<Reports> {
         Reports::new(maps::take(&mut self.instance.ebpf, "REPORTS")?)
