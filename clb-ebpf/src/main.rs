@@ -87,35 +87,29 @@ pub fn too_big(context: XdpContext) -> u32 {
 /// Turns what became of a packet into an XDP code. Nothing else does.
 #[inline(always)]
 fn exit(context: &XdpContext, outcome: Outcome) -> u32 {
-    match outcome {
+    let reason = match outcome {
         Ok(Verdict::Pass) => {
             count::unsent(VerdictCounter::Passed);
-            xdp_action::XDP_PASS
+            return xdp_action::XDP_PASS;
         }
         Ok(Verdict::Answer) => {
             count::unsent(VerdictCounter::Answered);
-            xdp_action::XDP_TX
+            return xdp_action::XDP_TX;
         }
-        Ok(Verdict::Transmit) => xdp_action::XDP_TX,
-        Ok(Verdict::Redirect) => xdp_action::XDP_REDIRECT,
+        Ok(Verdict::Transmit) => return xdp_action::XDP_TX,
+        Ok(Verdict::Redirect) => return xdp_action::XDP_REDIRECT,
         Ok(Verdict::Continue(stage)) => {
             maps::call(stage, context);
-            dropped(context, DropReason::InconsistentMaps)
+            DropReason::InconsistentMaps
         }
-        Err(DropReason::PacketTooBig) => {
-            let code = dropped(context, DropReason::PacketTooBig);
-            maps::call(Stage::TooBig, context);
-            code
-        }
-        Err(reason) => dropped(context, reason),
-    }
-}
-
-#[inline(always)]
-fn dropped(context: &XdpContext, reason: DropReason) -> u32 {
+        Err(reason) => reason,
+    };
     count::unsent(VerdictCounter::Dropped(reason));
     // Off unless the agent was asked for it; the verifier then removes the branch.
     debug!(context, "dropped: {}", reason.name());
+    if reason == DropReason::PacketTooBig {
+        maps::call(Stage::TooBig, context);
+    }
     xdp_action::XDP_DROP
 }
 

@@ -4,6 +4,8 @@
 //! and is trusted from then on. Header types have alignment 1 and no invalid bit patterns (`Plain`), so any bytes of the
 //! packet are a valid view of them. Whoever moves the packet's begin or end looks at it anew: old views are stale.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::xdp_md,
     helpers::generated::{
@@ -240,10 +242,15 @@ pub unsafe extern "C" fn clb_sum_of(context: *mut xdp_md, offset: u32, length: u
 /// So many bytes of the packet, behind which the words are filled with zeros; nothing if the packet ends before.
 #[inline(always)]
 unsafe fn load<const WORDS: usize>(context: *mut xdp_md, at: u32, bytes: u32) -> Option<[u32; WORDS]> {
-    let mut words = [0; WORDS];
+    let mut words = MaybeUninit::<[u32; WORDS]>::uninit();
+    // Not where the helper writes all of them: zeros for an array are a loop over its bytes.
+    if (bytes as usize) < size_of::<[u32; WORDS]>() {
+        words.write([0; WORDS]);
+    }
     // SAFETY: the helper writes as many bytes as it is told to, which the words have.
     let failed = unsafe { bpf_xdp_load_bytes(context, at, words.as_mut_ptr().cast(), bytes) };
-    (failed == 0).then_some(words)
+    // SAFETY: all of it was written, here or by the helper.
+    (failed == 0).then(|| unsafe { words.assume_init() })
 }
 
 #[inline(always)]

@@ -5,6 +5,7 @@
 
 mod accounting;
 mod apply;
+mod bench;
 mod churn;
 mod config;
 mod connection;

@@ -10,22 +10,15 @@
 use std::{collections::BTreeMap, fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::{
-    Ebpf,
-    maps::{Array, ProgramArray},
-    programs::{ProgramFd, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode},
-};
-use clb_common::{
-    ForwardingMode, NextHop, Protocol,
-    bench::{HEADER_WORDS, Template},
-};
-use clb_tests::{Host, Lab, ebpf_objects};
+use aya::programs::XdpMode;
+use clb_common::{ForwardingMode, NextHop, Protocol};
+use clb_tests::{Host, Lab};
 use clb_userspace::{
+    bench::{BATCH, Packet, Segment, Wrapper},
     control::{DesiredListener, plan},
     dataplane::{Dataplane, ListenerId, Settings},
     slots::BackendId,
 };
-use etherparse::PacketBuilder;
 
 use crate::{instructions::steady, report::Report};
 
@@ -77,8 +70,8 @@ struct Forwarding {
     host: Host,
     far_end: Host,
     device: u32,
-    packet: Vec<u8>,
-    bare: Ebpf,
+    packet: Packet,
+    wrapper: Wrapper,
     clb: Dataplane,
     _lab: Lab,
 }
@@ -94,16 +87,15 @@ impl Forwarding {
         host.add_address("10.0.1.1/24", DEVICE)?;
         host.run(&format!("ip route add default via 10.0.1.254 dev {DEVICE}"))?;
         let device = host.enter(|| nix::net::if_::if_nametoindex(DEVICE))?.context("the device has an index")?;
-        let mut bare = Ebpf::load_file(ebpf_objects().join("bare")).context("load the bare programs")?;
-        for name in ["pass", "swap", "drop", "restore"] {
-            program(&mut bare, name)?.load().with_context(|| format!("load {name}"))?;
-        }
-        far_end.enter(|| anyhow::Ok(program(&mut bare, "drop")?.attach(DEVICE, XdpMode::Driver)?))??;
+        let mut wrapper = Wrapper::load()?;
+        far_end.enter(|| anyhow::Ok(wrapper.bare("drop")?.attach(DEVICE, XdpMode::Driver)?))??;
         start_ipvs(&host)?;
-        Ok(Self { clb: load_clb(device)?, packet: packet()?, host, far_end, device, bare, _lab: lab })
+        let packet = Packet::request(Protocol::Tcp, CLIENT.into(), (VIP, PORT).into(), Segment::Established)?;
+        Ok(Self { clb: load_clb(device)?, packet, host, far_end, device, wrapper, _lab: lab })
     }
 
-    /// The instructions of a packet, with the generator's.
+    /// The instructions of a packet, with the generator's. One batch is over before the timer's next tick, mostly, and each of its frames
+    /// comes in a new page: a second one would come in those of the first, but for IPVS on Linux 6.1, where the stack keeps them.
     fn measure(&mut self, way: Way, flows: u32) -> Result<u128> {
         // Tables that are filled by a first packet of each flow.
         self.send(way, flows, flows.max(BATCH))?;
@@ -118,28 +110,18 @@ impl Forwarding {
         Ok(count.as_nanos())
     }
 
-    fn send(&mut self, way: Way, flows: u32, repeat: u32) -> Result<Duration> {
-        let Self { host, device, packet, bare, clb, .. } = self;
+    fn send(&mut self, way: Way, flows: u32, packets: u32) -> Result<Duration> {
+        let Self { host, device, packet, wrapper, clb, .. } = self;
         let to = match way {
-            Way::Drop => file(program(bare, "drop")?)?,
-            Way::SendBack => file(program(bare, "swap")?)?,
-            Way::Ipvs => file(program(bare, "pass")?)?,
-            Way::Clb => file(clb.xdp()?)?,
+            Way::Drop => wrapper.bare("drop")?,
+            Way::SendBack => wrapper.bare("swap")?,
+            Way::Ipvs => wrapper.bare("pass")?,
+            Way::Clb => clb.xdp()?,
         };
-        Array::try_from(bare.map_mut("TEMPLATE").context("map TEMPLATE")?)?.set(0, template(packet, flows)?, 0)?;
-        ProgramArray::try_from(bare.map_mut("MEASURED").context("map MEASURED")?)?.set(0, &to, 0)?;
-        // The kernel's `struct xdp_md`: where the packet ends, and the interface and the queue that it came by.
-        let mut context = [0; 24];
-        context[4..8].copy_from_slice(&u32::try_from(packet.len())?.to_ne_bytes());
-        context[12..16].copy_from_slice(&device.to_ne_bytes());
-        let restore = program(bare, "restore")?;
-        let result = host.enter(|| {
-            let attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
-            let options =
-                TestRunOptions { data_in: Some(packet), ctx_in: Some(&context), repeat, attrs, ..Default::default() };
-            restore.test_run(options)
-        })?;
-        Ok(result.context("send live frames")?.duration)
+        let to = to.fd()?.try_clone()?;
+        wrapper.measure(&to)?;
+        wrapper.prepare(packet.template(flows, 1)?)?;
+        host.enter(|| wrapper.send(packet, packets, *device))?
     }
 
     /// How many frames the program at the other end has dropped.
@@ -186,34 +168,6 @@ fn load_clb(device: u32) -> Result<Dataplane> {
     Ok(clb)
 }
 
-/// A segment of an established connection.
-fn packet() -> Result<Vec<u8>> {
-    let builder = PacketBuilder::ethernet2(ROUTER_MAC, OWN_MAC).ipv4(CLIENT, VIP, 64);
-    let mut bytes = Vec::new();
-    builder.tcp(40_000, PORT, 1, 1_024).ack(1).write(&mut bytes, &[0; 64])?;
-    Ok(bytes)
-}
-
-/// Flows differ by the client's port.
-fn template(packet: &[u8], flows: u32) -> Result<Template> {
-    let mut headers = [0; HEADER_WORDS];
-    for (word, bytes) in headers.iter_mut().zip(packet.chunks_exact(8)) {
-        *word = u64::from_ne_bytes(bytes.try_into()?);
-    }
-    let (address_at, ports_at) = (26, 34);
-    let address = u32::from_ne_bytes(CLIENT);
-    let length = u32::try_from(packet.len())?;
-    Ok(Template { headers, flow: 0, flow_mask: flows - 1, ports_at, address_at, address, length })
-}
-
-fn program<'bare>(bare: &'bare mut Ebpf, name: &str) -> Result<&'bare mut Xdp> {
-    Ok(bare.program_mut(name).with_context(|| format!("program {name}"))?.try_into()?)
-}
-
-fn file(program: &Xdp) -> Result<ProgramFd> {
-    Ok(program.fd()?.try_clone()?)
-}
-
 fn backend(number: u8) -> [u8; 4] {
     [10, 0, 1, 11 + number]
 }
@@ -227,15 +181,11 @@ fn spoken(mac: [u8; 6]) -> String {
 }
 
 const BACKENDS: u8 = 8;
-/// A power of two.
 const MANY: u32 = 1_024;
-/// As many as a driver hands over at a time, and few enough to be over before the timer's next tick, mostly. Each comes in a new page: a
-/// second batch would come in those of the first, but for IPVS on Linux 6.1, where the stack keeps them.
-const BATCH: u32 = 64;
 const DEVICE: &str = "eth0";
-const CLIENT: [u8; 4] = [198, 51, 100, 10];
+const CLIENT: ([u8; 4], u16) = ([198, 51, 100, 10], 40_000);
 const VIP: [u8; 4] = [203, 0, 113, 10];
 const PORT: u16 = 80;
-const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-const BACKEND_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
-const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 3];
+/// What the packets are sent to.
+const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const BACKEND_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];

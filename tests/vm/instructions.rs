@@ -5,28 +5,31 @@
 //! tick counts that. Both only add: so the least that several runs had is taken.
 
 use anyhow::{Context as _, Result};
+use clb_userspace::bench::{Scenarios, Set};
 
-use crate::{report::Report, scenarios::Scenarios};
+use crate::report::Report;
 
 /// Reports the count of each scenario, the floor subtracted, and that of the floor.
 pub fn count(report: &mut Report) {
     let mut loaded = None;
     report.check("loads the programs", || {
-        let scenarios = loaded.insert(Scenarios::load()?);
-        scenarios.describe_programs()
+        let scenarios = loaded.insert(Scenarios::load(Set::OneFlow, "", &|_| {})?);
+        Ok(format!("{} scenarios", scenarios.all().len()))
     });
     let Some(mut scenarios) = loaded else { return };
+    let names: Vec<String> = scenarios.all().iter().map(|scenario| scenario.name.clone()).collect();
     let mut floor = 0;
-    for (scenario, name) in scenarios.names().into_iter().enumerate() {
+    for (index, name) in names.into_iter().enumerate() {
         report.count(&name, || {
-            let count = steady(|| Ok(scenarios.measure(scenario, 1, REPEAT)?.as_nanos()))?;
-            if scenario == 0 {
+            let count = steady(|| Ok(scenarios.measure(index, REPEAT)?.duration.as_nanos()))?;
+            if index == 0 {
                 floor = count;
                 return Ok(count);
             }
             count.checked_sub(floor).context("no scenario costs less than the floor")
         });
     }
+    report.check("no packet is dropped", || scenarios.check().map(|()| String::new()));
 }
 
 /// The least of some runs that another one had as well.

@@ -19,8 +19,6 @@ mod connection;
 #[path = "../hosts/network.rs"]
 #[expect(dead_code, reason = "the tests of hosts do more with their network")]
 mod network;
-#[path = "../bench/scenarios.rs"]
-mod scenarios;
 
 use std::{
     env,

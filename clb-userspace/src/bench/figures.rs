@@ -17,8 +17,8 @@ impl Figures {
     /// Of at least one run.
     pub fn of(mut runs: Vec<f64>) -> Self {
         runs.sort_by(f64::total_cmp);
-        let median = quantile(&runs, 0.5);
-        let width = quantile(&runs, 0.75) - quantile(&runs, 0.25);
+        let median = quartile(&runs, 2);
+        let width = quartile(&runs, 3) - quartile(&runs, 1);
         let spread = if median > 0.0 { width / median } else { 0.0 };
         Self { minimum: runs.first().copied().unwrap_or_default(), median, spread }
     }
@@ -29,12 +29,12 @@ impl Figures {
     }
 }
 
-/// The value below which this part of the sorted ones lies, between two of them if need be.
-fn quantile(sorted: &[f64], part: f64) -> f64 {
-    let place = sorted.len().saturating_sub(1) as f64 * part;
-    let at = |place: f64| sorted.get(place as usize).copied().unwrap_or_default();
-    let (below, above) = (at(place.floor()), at(place.ceil()));
-    below + (above - below) * place.fract()
+/// The value below which so many quarters of the sorted ones lie, between two of them if need be.
+fn quartile(sorted: &[f64], quarters: usize) -> f64 {
+    let place = sorted.len().saturating_sub(1) * quarters;
+    let at = |place: usize| sorted.get(place).copied().unwrap_or_default();
+    let (below, above) = (at(place / 4), at(place.div_ceil(4)));
+    below + (above - below) * (place % 4) as f64 / 4.0
 }
 
 /// A tenth: of a packet of 60 ns, with the wrapper, that is 6 ns.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, thread};
 
-use nix::sys::utsname::uname;
+use nix::sys::utsname::{UtsName, uname};
 use serde::{Deserialize, Serialize};
 
 /// The machine, as the kernel describes it.
@@ -30,8 +30,8 @@ impl Machine {
         let name = uname().ok();
         let named = |part: Option<&std::ffi::OsStr>| part.map_or_else(unknown, |part| part.to_string_lossy().into());
         Self {
-            host: named(name.as_ref().map(|name| name.nodename())),
-            kernel: named(name.as_ref().map(|name| name.release())),
+            host: named(name.as_ref().map(UtsName::nodename)),
+            kernel: named(name.as_ref().map(UtsName::release)),
             cpu: cpu().unwrap_or_else(unknown),
             cpus: thread::available_parallelism().map_or(1, Into::into),
             mitigations: mitigations(),

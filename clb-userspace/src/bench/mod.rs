@@ -23,7 +23,7 @@ pub use self::{
     figures::Figures,
     machine::Machine,
     packet::{Packet, Segment},
-    plot::plot,
+    plot::{check as check_plot, plot},
     report::{Report, Row},
     scenarios::{Flows, Group, Scenario, Scenarios, Set, counted},
     site::{Facts, Site},
@@ -44,9 +44,9 @@ pub fn measure(scenarios: &mut Scenarios, rounds: u32, packets: u32, ran: &dyn F
         }
     }
     scenarios.check()?;
-    let mut figures = runs.into_iter().map(Figures::of);
-    let floor = figures.next().unwrap_or_else(|| Figures::of(Vec::new()));
-    let measured = scenarios.all().iter().zip(figures_of_all(floor, figures)).zip(verdicts);
+    let figures: Vec<Figures> = runs.into_iter().map(Figures::of).collect();
+    let floor = figures[0];
+    let measured = scenarios.all().iter().zip(figures).zip(verdicts);
     Ok(Report {
         clb: env!("CARGO_PKG_VERSION").to_owned(),
         unix_time: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
@@ -60,10 +60,6 @@ pub fn measure(scenarios: &mut Scenarios, rounds: u32, packets: u32, ran: &dyn F
         programs: scenarios.facts()?,
         machine: Machine::this(),
     })
-}
-
-fn figures_of_all(floor: Figures, others: impl Iterator<Item = Figures>) -> impl Iterator<Item = Figures> {
-    std::iter::once(floor).chain(others)
 }
 
 const NANOSECONDS: f64 = 1e9;

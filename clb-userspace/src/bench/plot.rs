@@ -1,6 +1,6 @@
 //! The figures as a picture: what a packet costs over the number of flows, a line for each mode, and what each stage adds.
 
-use std::{collections::BTreeMap, fmt::Display, path::Path};
+use std::{collections::BTreeMap, fmt::Display, fs::File, path::Path};
 
 use anyhow::anyhow;
 use plotters::{
@@ -20,17 +20,24 @@ use super::{
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
+/// Fails if nothing can be drawn there.
+pub fn check(file: &Path) -> anyhow::Result<()> {
+    File::options().append(true).create(true).open(file).map(drop).map_err(|error| cannot(file, &error))
+}
+
 /// Draws a report.
 pub fn plot(report: &Report, file: &Path) -> anyhow::Result<()> {
-    let cannot = |error: &dyn Display| {
-        anyhow!("cannot draw {}: {error}\nhelp: `--plot` wants a file that can be written", file.display())
-    };
+    let cannot = |error: &dyn Display| cannot(file, error);
     let area = SVGBackend::new(file, SIZE).into_drawing_area();
     area.fill(&WHITE).map_err(|error| cannot(&error))?;
     let (upper, lower) = area.split_vertically(SIZE.1 * 3 / 5);
     flows(report, &upper).map_err(|error| cannot(&error))?;
     ladder(report, &lower).map_err(|error| cannot(&error))?;
     area.present().map_err(|error| cannot(&error))
+}
+
+fn cannot(file: &Path, error: &dyn Display) -> anyhow::Error {
+    anyhow!("cannot draw {}: {error}\nhelp: `--plot` wants a file that can be written", file.display())
 }
 
 /// A line for each scenario of clients' packets, by the number of flows.

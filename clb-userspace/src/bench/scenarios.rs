@@ -27,6 +27,7 @@ pub struct Scenarios {
     wrapper: Wrapper,
     sites: Vec<Site>,
     all: Vec<Scenario>,
+    wanted: String,
 }
 
 /// One thing to measure.
@@ -95,7 +96,7 @@ pub enum Set {
 impl Scenarios {
     /// Loads what these are, and tells what it is doing. Only scenarios whose names, with their flows, hold this text are kept.
     pub fn load(set: Set, wanted: &str, tell: &dyn Fn(&str)) -> anyhow::Result<Self> {
-        let mut loading = Loading { set, scenarios: Self::with_floor()? };
+        let mut loading = Loading { set, scenarios: Self::with_floor(wanted)? };
         for mode in ForwardingMode::ALL {
             tell(mode.name());
             loading.mode(mode)?;
@@ -112,7 +113,6 @@ impl Scenarios {
             }
         }
         let mut scenarios = loading.scenarios;
-        scenarios.all.retain(|scenario| scenario.group == Group::Floor || scenario.label().contains(wanted));
         // The order of loading is the cheap one, that of groups reads well.
         scenarios.all.sort_by_key(|scenario| scenario.group);
         Ok(scenarios)
@@ -123,7 +123,7 @@ impl Scenarios {
         let ListenerId { vip, protocol, port } = listener;
         let version = Version::of(vip);
         let client = site::client(version);
-        let mut scenarios = Self::with_floor()?;
+        let mut scenarios = Self::with_floor(wanted)?;
         let mut add = |name: &str, to, segment, flows| {
             let packet = Packet::request(protocol, client, to, segment)?;
             scenarios.add(Scenario::new(Group::Other, name, program, packet, None)?.with(flows))
@@ -133,12 +133,12 @@ impl Scenarios {
         }
         add("all new", (vip, port).into(), Segment::Opening, Flows::AllNew)?;
         add("not for it", site::elsewhere(version), Segment::Established, Flows::Number(1_000))?;
-        scenarios.all.retain(|scenario| scenario.group == Group::Floor || scenario.label().contains(wanted));
         Ok(scenarios)
     }
 
-    fn with_floor() -> anyhow::Result<Self> {
-        let mut scenarios = Self { wrapper: Wrapper::load()?, sites: Vec::new(), all: Vec::new() };
+    fn with_floor(wanted: &str) -> anyhow::Result<Self> {
+        let (wrapper, wanted) = (Wrapper::load()?, wanted.to_owned());
+        let mut scenarios = Self { wrapper, sites: Vec::new(), all: Vec::new(), wanted };
         let packet =
             Packet::request(Tcp, site::client(Version::V4), site::elsewhere(Version::V4), Segment::Established)?;
         for (group, name, program, verdict) in
@@ -150,8 +150,11 @@ impl Scenarios {
         Ok(scenarios)
     }
 
-    /// Takes up a scenario, after a first packet of each flow: those of known flows are to find what that one left.
+    /// Takes up a scenario that is wanted, after a first packet of each flow: those of known flows are to find what that one left.
     fn add(&mut self, scenario: Scenario) -> anyhow::Result<()> {
+        if scenario.group != Group::Floor && !scenario.label().contains(&self.wanted) {
+            return Ok(());
+        }
         self.all.push(scenario);
         let index = self.all.len() - 1;
         let warm_up = match self.all[index].flows {

@@ -37,10 +37,10 @@ pub struct BenchArguments {
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     scenario: String,
     /// How many times each scenario has its turn
-    #[arg(long, value_name = "NUMBER", default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
     /// Packets in a turn
-    #[arg(long, value_name = "NUMBER", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     packets: u32,
     /// A fifth of the packets, in three rounds: a first look
     #[arg(long, conflicts_with_all = ["rounds", "packets"])]
@@ -54,6 +54,9 @@ pub struct BenchArguments {
     /// Draw ns a packet over flows, and the ladder of stages
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
+    /// Send packets over devices of a network namespace made for it, and count those that arrive each second
+    #[arg(long, conflicts_with_all = ["scenario", "rounds", "packets", "compare", "plot", "program"])]
+    live: bool,
     /// Measure another XDP program, which is pinned here, with the same packets
     #[arg(long, value_name = "PINNED", requires = "to")]
     program: Option<PathBuf>,
@@ -67,9 +70,14 @@ pub struct BenchArguments {
 
 pub fn bench(arguments: BenchArguments) -> anyhow::Result<ExitCode> {
     control::check_privileges()?;
-    let BenchArguments { scenario: wanted, rounds, packets, quick, json, compare, plot, program, to, protocol } =
+    let BenchArguments { scenario: wanted, rounds, packets, quick, live, json, compare, plot, program, to, protocol } =
         arguments;
-    let (rounds, packets) = if quick { (3, 200_000) } else { (rounds, packets) };
+    if live {
+        return measure_live(if quick { Duration::from_millis(300) } else { Duration::from_secs(2) }, json);
+    }
+    let (rounds, packets) = if quick { (3, 100_000) } else { (rounds, packets) };
+    // Before it has taken minutes.
+    plot.as_deref().map(bench::check_plot).transpose()?;
     let before = compare.as_deref().map(read_report).transpose()?;
     let mut scenarios = match (&program, to) {
         (Some(pinned), Some(to)) => {
@@ -95,13 +103,27 @@ pub fn bench(arguments: BenchArguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn measure_live(each: Duration, json: bool) -> anyhow::Result<ExitCode> {
+    let progress = spinner()?;
+    let live = bench::live::measure(each, |what| progress.set_message(format!("sends: {what}")));
+    progress.finish_and_clear();
+    let live = live?;
+    print(&if json { format!("{}\n", serde_json::to_string_pretty(&live)?) } else { live.render() })?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn load(wanted: &str) -> anyhow::Result<Scenarios> {
-    let progress = ProgressBar::new_spinner().with_style(style("{spinner} {msg}")?);
-    progress.enable_steady_tick(Duration::from_millis(100));
+    let progress = spinner()?;
     let loaded =
         Scenarios::load(Set::Full, wanted, &|what| progress.set_message(format!("loads the program for {what}")));
     progress.finish_and_clear();
     loaded
+}
+
+fn spinner() -> anyhow::Result<ProgressBar> {
+    let progress = ProgressBar::new_spinner().with_style(style("{spinner} {msg}")?);
+    progress.enable_steady_tick(Duration::from_millis(100));
+    Ok(progress)
 }
 
 fn bar(length: u64) -> ProgressBar {
