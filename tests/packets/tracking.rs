@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     time::Duration,
 };
 
@@ -13,6 +13,7 @@ use clb_common::{
     NOBODY, NextHop, PINS_PER_TICK, Protocol, slot_of,
 };
 use clb_userspace::{
+    bench::{self, Packet, Wrapper},
     control::DesiredListener,
     dataplane::{ListenerId, Patience},
     slots::{self, BackendId},
@@ -43,24 +44,18 @@ fn flows_keep_their_backends_through_any_changes() {
 #[test]
 fn a_flood_ends_no_drain() {
     let mut world = World::new(Dsr, Protocol::Tcp, false);
-    let moved = world.owners().iter().map(|&owner| owner == 0).collect::<Vec<_>>();
     world.desired.weights.remove(&world.backends[0]);
     // Only the flood can make it any longer.
     world.desired.drain = Duration::from_secs(1);
     world.harness.apply(&BTreeMap::from([(world.listener, world.desired.clone())]));
+    let client = "198.51.100.10:1024".parse().unwrap();
     let to = SocketAddr::new(world.listener.vip, world.listener.port);
-    let clients = (1 << 16..u32::MAX)
-        .map(|number| SocketAddr::new(IpAddr::from((number / 50_000).to_be_bytes()), (number % 50_000 + 1) as u16));
-    let hash = FlowHash::from_seed(SEED);
-    let old = clients.filter(|&client| moved[slot_of(hash.of(&Endpoint::of(Protocol::Tcp, client)), SLOTS) as usize]);
-    // More than two ticks' worth, in less than two ticks.
-    let packets: Vec<_> = old
-        .take(2 * PINS_PER_TICK as usize + 1_000)
-        .map(|client| Segment::new(Protocol::Tcp, &client.to_string(), &to.to_string()).bytes())
-        .collect();
-    for packet in &packets {
-        world.harness.run(packet);
-    }
+    let packet = Packet::request(Protocol::Tcp, client, to, bench::Segment::Established).unwrap();
+    let mut flood = Wrapper::load().unwrap();
+    flood.measure(world.harness.xdp().fd().unwrap()).unwrap();
+    flood.prepare(packet.template(u32::MAX, 1).unwrap()).unwrap();
+    // Of which some are of slots that have moved: far more than two ticks' worth of pins, in less than two ticks.
+    flood.run(&packet, BACKENDS as u32 * 10 * PINS_PER_TICK).unwrap();
     let flooded = clb_userspace::dataplane::now().unwrap();
     let mut sweep = |tick| {
         world.harness.sweep(tick, FOREVER);
