@@ -29,7 +29,7 @@ mod verdict;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;
-use clb_common::{DropReason, ForwardingMode, Stage, VerdictCounter};
+use clb_common::{DropReason, ForwardingMode, NOBODY, Stage, VerdictCounter};
 use network_types::eth::EthHdr;
 
 use crate::{
@@ -159,7 +159,7 @@ fn fragment<F: Family>(packet: &Packet) -> Outcome {
 fn balance<F: Family>(packet: &Packet, headers: &Headers<F>) -> Outcome {
     if let Some(listener) = listener::find(&headers.destination(), packet.offsets()) {
         if settings::is(listener.table, ForwardingMode::FullNat) {
-            parse::note(headers);
+            parse::note(headers, listener.index);
             return Ok(Verdict::Continue(F::FULL_NAT_STAGE));
         }
         return forward::to_backend(packet, headers, &listener);
@@ -168,7 +168,7 @@ fn balance<F: Family>(packet: &Packet, headers: &Headers<F>) -> Outcome {
         return reply::to_client(packet, headers, reply);
     }
     if settings::uses(ForwardingMode::FullNat) {
-        parse::note(headers);
+        parse::note(headers, NOBODY);
         return Ok(Verdict::Continue(F::FULL_NAT_REPLY_STAGE));
     }
     fragment::note_way_to_host(headers);
@@ -198,7 +198,7 @@ fn error_to_client<F: Icmp>(packet: &Packet) -> Outcome {
 fn full_nat<F: Family>(packet: &Packet) -> Outcome {
     let Some((link, datagram)) = parse::walked::<F>(packet) else { return Ok(Verdict::Pass) };
     let Some(headers) = parse::transport(packet, link, &datagram) else { return Ok(Verdict::Pass) };
-    let Some(listener) = listener::find(&headers.destination(), packet.offsets()) else { return Ok(Verdict::Pass) };
+    let listener = listener::at(parse::noted_listener()).ok_or(DropReason::InconsistentMaps)?;
     forward::full_nat::to_backend(packet, &headers, &listener)
 }
 

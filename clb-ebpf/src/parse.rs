@@ -4,7 +4,7 @@
 //! What it refuses is walked over by another program, and then read by `transport`. The stages behind do not see the
 //! difference. What has no TCP or UDP ports is nobody's listener.
 
-use clb_common::{Address, DropReason, Endpoint, Port, Protocol, Stage};
+use clb_common::{Address, DropReason, Endpoint, NOBODY, Port, Protocol, Stage};
 use network_types::eth::EthHdr;
 
 use crate::{
@@ -164,11 +164,12 @@ fn walk_ip<F: Family>(packet: &Packet, link: Link) -> Option<Stage> {
     Some(stage)
 }
 
-/// Leaves for the next program what this one knows of the packet.
+/// Leaves for the next program what this one knows of the packet, with its listener's index or `NOBODY`.
 #[inline(always)]
-pub fn note<F: Family>(headers: &Headers<F>) {
+pub fn note<F: Family>(headers: &Headers<F>, listener: u32) {
     let Headers { link, protocol, transport_offset, fragment, .. } = *headers;
-    maps::note_walk(&Walked::new(link, Payload { protocol: protocol as u8, offset: transport_offset, fragment }));
+    let payload = Payload { protocol: protocol as u8, offset: transport_offset, fragment };
+    maps::note_walk(&Walked { listener, ..Walked::new(link, payload) });
 }
 
 /// What a walk found.
@@ -181,7 +182,7 @@ pub struct Walked {
     offset: u32,
     part: u32,
     identification: u32,
-    filler: u32,
+    listener: u32,
 }
 
 impl Walked {
@@ -195,7 +196,7 @@ impl Walked {
         };
         let Link { tags, count } = link;
         let (count, offset) = (count as u32, offset as u32);
-        Self { tags, count, protocol: protocol as u32, offset, part, identification, filler: 0 }
+        Self { tags, count, protocol: protocol as u32, offset, part, identification, listener: NOBODY }
     }
 }
 
@@ -210,6 +211,12 @@ pub fn walked<'a, F: Family>(packet: &Packet<'a>) -> Option<(Link, Datagram<'a, 
         fragment: (*part != WHOLE).then_some(Fragment { identification: *identification, is_first: *part == FIRST }),
     };
     Some((link, Datagram { network: packet.view::<F>(link.length())?, payload }))
+}
+
+/// The index of the packet's listener, which the program before this one found.
+#[inline(always)]
+pub fn noted_listener() -> u32 {
+    maps::noted_walk().map_or(NOBODY, |walked| walked.listener)
 }
 
 /// The packet that an ICMP message quotes at this offset, if no extension header stands before its payload.
