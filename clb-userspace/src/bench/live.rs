@@ -4,13 +4,7 @@
 //! program sends each back, or out of another device; at the other end of the wire a program drops it. So a packet costs all that the
 //! kernel does to send and to receive it, on the same CPU, and each CPU sends what it received itself.
 
-use std::{
-    fs,
-    num::NonZero,
-    sync::Barrier,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs, num::NonZero, sync::Barrier, thread, time::Duration};
 
 use anyhow::{Context as _, anyhow, ensure};
 use aya::programs::{ProgramFd, Xdp, XdpMode};
@@ -110,7 +104,7 @@ fn in_namespace(each: Duration, tell: &dyn Fn(&str)) -> anyhow::Result<Vec<Rate>
         let to = (listener.vip, listener.port).into();
         let packet = Packet::request(Protocol::Tcp, site::client(Version::V4), to, Segment::Established)?;
         for (way, interface) in [(Way::Transmit, wires.near), (Way::Redirect, wires.out)] {
-            let mut site = Site::load(mode.name(), &listeners, interface)?;
+            let mut site = Site::load(mode.name(), &listeners, MOST_FLOWS, interface)?;
             one(&wires, mode.name(), way, &site.fd()?, &packet)?;
             let drops = site.drops()?;
             ensure!(drops.is_empty(), "{} dropped packets: {}", mode.name(), drops.join(", "));
@@ -178,14 +172,15 @@ impl Wires {
             let one = |cpu| scope.spawn(move || send(program, packet, near, cpu, each, barrier));
             let threads: Vec<_> = (0..cpus).map(one).collect();
             let sent = threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?);
-            sent.collect::<anyhow::Result<Vec<(u64, Duration)>>>()
+            sent.collect::<anyhow::Result<Vec<Sent>>>()
         })?;
-        let packets: u64 = sent.iter().map(|(packets, _)| packets).sum();
-        let time = sent.iter().map(|(_, time)| *time).max().unwrap_or_default();
+        let packets: u64 = sent.iter().map(|sent| u64::from(sent.packets)).sum();
+        let rate: f64 = sent.iter().map(|sent| 1.0 / sent.each.as_secs_f64()).sum();
         let arrived = self.arrived(far).await? - before;
         ensure!(arrived > 0, "no packet of {packets} arrived at the other end");
         ensure!(arrived <= packets, "{arrived} packets arrived of {packets}");
-        Ok((arrived as f64 / time.as_secs_f64(), 1.0 - arrived as f64 / packets as f64))
+        let arrived = arrived as f64 / packets as f64;
+        Ok((rate * arrived, 1.0 - arrived))
     }
 
     /// How many packets the other end has received.
@@ -200,25 +195,32 @@ impl Wires {
     }
 }
 
-/// Sends for so long from one CPU; how many packets, in how long.
+/// What a CPU has sent, and how long each packet took it. The kernel waits before and after a run, so that is the kernel's own
+/// figure, and the clock is not asked.
+struct Sent {
+    packets: u32,
+    each: Duration,
+}
+
+/// Sends from one CPU for about so long.
 fn send(
     program: &ProgramFd,
     packet: &Packet,
     interface: u32,
     cpu: usize,
-    each: Duration,
+    time: Duration,
     barrier: &Barrier,
-) -> anyhow::Result<(u64, Duration)> {
-    let prepared = prepare(program, packet, cpu);
+) -> anyhow::Result<Sent> {
+    let prepared = prepare(program, packet, cpu).and_then(|mut wrapper| {
+        let each = wrapper.send(packet, FIRST, interface)?;
+        Ok((wrapper, each))
+    });
     // Also if it failed: the others wait.
     barrier.wait();
-    let mut wrapper = prepared?;
-    let (begin, mut sent) = (Instant::now(), 0);
-    while begin.elapsed() < each {
-        wrapper.send(packet, AT_ONCE, interface)?;
-        sent += u64::from(AT_ONCE);
-    }
-    Ok((sent, begin.elapsed()))
+    let (mut wrapper, each) = prepared?;
+    let packets = (time.as_nanos() / each.as_nanos().max(1)).clamp(1, MOST) as u32;
+    let each = wrapper.send(packet, packets, interface)?;
+    Ok(Sent { packets: packets + FIRST, each })
 }
 
 fn prepare(program: &ProgramFd, packet: &Packet, cpu: usize) -> anyhow::Result<Wrapper> {
@@ -302,4 +304,8 @@ impl Live {
 
 const NAMES: [[&str; 2]; 2] = [["in0", "far0"], ["out0", "far1"]];
 const FLOWS: u32 = 1_000;
-const AT_ONCE: u32 = 16_384;
+/// Room for those of many CPUs in `full_nat`.
+const MOST_FLOWS: u32 = 262_144;
+/// Packets to see how fast it is.
+const FIRST: u32 = 100_000;
+const MOST: u128 = 100_000_000;

@@ -37,7 +37,7 @@ pub fn measure(scenarios: &mut Scenarios, rounds: u32, packets: u32, ran: &dyn F
     let mut verdicts = vec![0; number];
     for _ in 0..rounds {
         for index in 0..number {
-            let run = scenarios.measure(index, packets)?;
+            let run = scenarios.measure_round(index, packets, rounds)?;
             runs[index].push(run.duration.as_secs_f64() * NANOSECONDS);
             verdicts[index] = run.verdict;
             ran();

@@ -45,8 +45,8 @@ pub struct Scenario {
     listeners: u32,
     /// Where the next flows begin, if each is new.
     next: u32,
-    /// No more packets in one run, since each takes room for good.
-    most_packets: u32,
+    /// No more packets in all runs together, since each takes room for good.
+    room: Option<u32>,
 }
 
 /// How many flows the packets are of.
@@ -169,11 +169,16 @@ impl Scenarios {
         &self.all
     }
 
+    /// Runs so many packets of the scenario with this index, in one of so many rounds.
+    pub fn measure_round(&mut self, index: usize, packets: u32, rounds: u32) -> anyhow::Result<Run> {
+        let room = self.all[index].room.map_or(u32::MAX, |room| (room / rounds).max(1));
+        self.measure(index, packets.min(room))
+    }
+
     /// Runs so many packets of the scenario with this index.
     pub fn measure(&mut self, index: usize, packets: u32) -> anyhow::Result<Run> {
         let Self { wrapper, all, .. } = self;
         let scenario = &mut all[index];
-        let packets = packets.min(scenario.most_packets);
         wrapper.measure(&scenario.program)?;
         wrapper.prepare(scenario.template()?)?;
         let run = wrapper.run(&scenario.packet, packets)?;
@@ -215,7 +220,7 @@ impl Scenario {
     ) -> anyhow::Result<Self> {
         let program = program.try_clone()?;
         let (name, flows) = (name.into(), Flows::Number(1));
-        Ok(Self { group, name, flows, program, packet, verdict, listeners: 1, next: 0, most_packets: u32::MAX })
+        Ok(Self { group, name, flows, program, packet, verdict, listeners: 1, next: 0, room: None })
     }
 
     fn with(self, flows: Flows) -> Self {
@@ -252,7 +257,8 @@ struct Loading {
 
 impl Loading {
     fn site(&mut self, name: &str, listeners: &BTreeMap<ListenerId, DesiredListener>) -> anyhow::Result<ProgramFd> {
-        let mut site = Site::load(name, listeners, LOOPBACK)?;
+        let max_flows = if self.set == Set::Full { MOST_FLOWS } else { FEW_FLOWS };
+        let mut site = Site::load(name, listeners, max_flows, LOOPBACK)?;
         let program = site.fd()?;
         self.scenarios.sites.push(site);
         Ok(program)
@@ -338,9 +344,9 @@ impl Loading {
             let packet = request(version, Tcp, mode, Segment::Opening)?;
             let name = format!("{}, tcp, {}, SYN", mode.name(), family(version));
             let scenario = Scenario::new(Group::New, name, program, packet, Some(TX))?.with(Flows::AllNew);
-            let most_packets = if mode == FullNat { MOST_NEW } else { u32::MAX };
+            let room = (mode == FullNat).then_some(MOST_NEW);
             // Not those that are known by now.
-            self.scenarios.add(Scenario { most_packets, next: most_flows(FullNat), ..scenario })?;
+            self.scenarios.add(Scenario { room, next: most_flows(FullNat), ..scenario })?;
         }
         Ok(())
     }
@@ -492,7 +498,11 @@ const RUNGS: [(&str, &str); 4] = [
     ("+ select", "ladder_select"),
     ("+ forward", "ladder_forward"),
 ];
-/// New flows of `full_nat` in one run: it remembers them.
-const MOST_NEW: u32 = 10_000;
+/// New flows of `full_nat` for a listener, in all runs: it remembers them.
+const MOST_NEW: u32 = 100_000;
+/// Room for them and for the known ones of each listener.
+const MOST_FLOWS: u32 = 650_000;
+/// Room for one of each.
+const FEW_FLOWS: u32 = 1_000;
 /// As many as get pins in one tick.
 const MOST_PINNED: u32 = 10_000;

@@ -41,9 +41,14 @@ pub struct Facts {
 }
 
 impl Site {
-    /// Loads a program for these listeners. What it sends leaves by this interface.
-    pub fn load(name: &str, listeners: &BTreeMap<ListenerId, DesiredListener>, interface: u32) -> anyhow::Result<Self> {
-        let settings = Settings { hash_seed: 7, max_flows: MOST_FLOWS, ..Settings::default() };
+    /// Loads a program for these listeners, which can remember so many flows. What it sends leaves by this interface.
+    pub fn load(
+        name: &str,
+        listeners: &BTreeMap<ListenerId, DesiredListener>,
+        max_flows: u32,
+        interface: u32,
+    ) -> anyhow::Result<Self> {
+        let settings = Settings { hash_seed: 7, max_flows, ..Settings::default() };
         let mut dataplane = Dataplane::load(settings, listeners)?;
         let sources: Vec<IpAddr> = (1..=32).flat_map(|number| [source_v4(number), source_v6(number)]).collect();
         dataplane.set_sources(&sources)?;
@@ -174,8 +179,6 @@ fn source_v6(number: u8) -> IpAddr {
     Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 9, number.into()).into()
 }
 
-/// As many flows as `full_nat` remembers for each of four listeners, with room to spare.
-const MOST_FLOWS: u32 = 1 << 20;
 const SLOTS: u32 = 65_537;
 /// Of a listener that is one of thousands.
 const FEW_SLOTS: u32 = 1_021;

@@ -37,7 +37,7 @@ pub struct BenchArguments {
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     scenario: String,
     /// How many times each scenario has its turn
-    #[arg(long, value_name = "NUMBER", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
     /// Packets in a turn
     #[arg(long, value_name = "NUMBER", default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
