@@ -1,15 +1,18 @@
-//! Figures from noisy runs: the least, the middle, and how far from each other they lie.
+//! Figures from noisy runs: the least, the middle, and how much there is to the least.
+//!
+//! What disturbs a run only ever adds, and on a shared machine it may meet most of the runs. So the least is the figure to trust, if
+//! other runs came near to it.
 
 use serde::{Deserialize, Serialize};
 
 /// What several runs took, in nanoseconds a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
-    /// The least: what disturbs a run only ever adds.
+    /// The least.
     pub minimum: f64,
     /// The middle one.
     pub median: f64,
-    /// The middle half's width, as a part of the median.
+    /// How far the quickest quarter of the runs lies apart, as a part of the least.
     pub spread: f64,
 }
 
@@ -17,13 +20,12 @@ impl Figures {
     /// Of at least one run.
     pub fn of(mut runs: Vec<f64>) -> Self {
         runs.sort_by(f64::total_cmp);
-        let median = quartile(&runs, 2);
-        let width = quartile(&runs, 3) - quartile(&runs, 1);
-        let spread = if median > 0.0 { width / median } else { 0.0 };
-        Self { minimum: runs.first().copied().unwrap_or_default(), median, spread }
+        let [minimum, quarter, median] = [0, 1, 2].map(|quarters| quartile(&runs, quarters));
+        let spread = if minimum > 0.0 { (quarter - minimum) / minimum } else { 0.0 };
+        Self { minimum, median, spread }
     }
 
-    /// Whether the runs differ too much to be taken for one figure.
+    /// Whether the least may be chance.
     pub fn is_noisy(&self) -> bool {
         self.spread > MOST_SPREAD
     }
@@ -49,9 +51,10 @@ mod tests {
         for (name, runs, minimum, median, spread, is_noisy) in [
             ("one", &[50.0][..], 50.0, 50.0, 0.0, false),
             ("equal", &[50.0, 50.0, 50.0], 50.0, 50.0, 0.0, false),
-            ("in any order", &[60.0, 40.0, 50.0], 40.0, 50.0, 0.2, true),
-            ("an even number", &[40.0, 42.0, 44.0, 46.0], 40.0, 43.0, 3.0 / 43.0, false),
-            ("one disturbed run of five", &[50.0, 51.0, 500.0, 50.0, 51.0], 50.0, 51.0, 1.0 / 51.0, false),
+            ("in any order", &[60.0, 40.0, 50.0], 40.0, 50.0, 0.125, true),
+            ("an even number", &[40.0, 42.0, 44.0, 46.0], 40.0, 43.0, 0.0375, false),
+            ("one disturbed run of five", &[50.0, 51.0, 500.0, 50.0, 51.0], 50.0, 51.0, 0.0, false),
+            ("one calm run of five", &[90.0, 91.0, 50.0, 90.0, 91.0], 50.0, 90.0, 0.8, true),
         ] {
             let figures = Figures::of(runs.to_vec());
             assert_eq!(figures, Figures { minimum, median, spread }, "{name}");
