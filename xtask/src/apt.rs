@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use crate::machine::{PROGRAMS, VM_PROGRAMS};
+use crate::machine::{PEER_PROGRAMS, PROGRAMS, VM_PROGRAMS};
 use crate::toolchain::oldest;
 use crate::version::{Version, leading_number};
 use crate::workspace::answer;
@@ -52,7 +52,7 @@ impl Apt {
             let Family { compiler, cargo, source, clippy, rustfmt } = *family;
             [compiler, cargo, source, clippy, rustfmt]
         });
-        let others = PROGRAMS.iter().chain(&VM_PROGRAMS).map(|program| program.package);
+        let others = PROGRAMS.iter().chain(&VM_PROGRAMS).chain(&PEER_PROGRAMS).map(|program| program.package);
         let policy = answer(apt_cache().arg("policy").args(llvms).args(families).args(others))
             .map(|text| parse_policy(&text))?;
 

@@ -1,30 +1,35 @@
-//! `cargo xtask bench`: what a packet costs.
+//! `cargo xtask bench`: what a packet costs, and how clb compares to other load balancers.
 
 pub mod exact;
+mod peers;
+
+use std::ffi::OsString;
 
 use anyhow::Result;
+use clap::ArgGroup;
 
-use crate::build;
-use crate::machine::Purpose;
-use crate::setup;
-use crate::workspace::{Privilege, Workspace};
 use exact::Stored;
 
 #[derive(clap::Args)]
+#[command(group(ArgGroup::new("what").required(true).args(["exact", "peers"])))]
 pub struct Arguments {
     /// Count instructions on other kernels, in virtual machines, and compare them to the stored counts
-    #[arg(long, required = true)]
+    #[arg(long)]
     exact: bool,
     /// Store the counts instead of comparing them
-    #[arg(long, requires = "exact")]
+    #[arg(long, conflicts_with = "peers")]
     update: bool,
+    /// Measure clb, nftables, HAProxy and nginx with the same clients, servers and load, in a lab
+    #[arg(long)]
+    peers: bool,
+    /// Options of --peers: --rounds, --seconds, --clients, --json; `cargo xtask bench --peers -- --help` lists them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, conflicts_with = "exact")]
+    arguments: Vec<OsString>,
 }
 
-pub fn run(&Arguments { exact: _, update }: &Arguments) -> Result<()> {
-    let options = if update { &["--exact", "--update"][..] } else { &["--exact"] };
-    Privilege::ours().require_root("bench", options)?;
-    let workspace = Workspace::find()?;
-    let tools = setup::ready(&workspace, Purpose::Lab)?;
-    build::all(&workspace, &tools)?;
-    exact::run(&workspace, if update { Stored::IsWritten } else { Stored::IsCompared })
+pub fn run(Arguments { exact: _, update, peers, arguments }: &Arguments) -> Result<()> {
+    if *peers {
+        return peers::run(arguments);
+    }
+    exact::run(if *update { Stored::IsWritten } else { Stored::IsCompared })
 }

@@ -15,7 +15,7 @@ pub struct Machine {
     pub rustup: Option<Installed>,
     pub linkers: Vec<Linker>,
     pub llvms: Vec<Llvm>,
-    /// Those of [`PROGRAMS`] and [`VM_PROGRAMS`] that are missing.
+    /// Those of [`PROGRAMS`], [`VM_PROGRAMS`] and [`PEER_PROGRAMS`] that are missing.
     pub missing_programs: Vec<&'static Program>,
     /// Those of [`HOST_TOOLS`] that are missing.
     pub missing_host_tools: Vec<HostTool>,
@@ -47,13 +47,15 @@ pub enum Purpose {
     Lint,
     /// Building it and running the lab in virtual machines.
     Vm,
+    /// Building it and running the lab with other load balancers.
+    Peers,
     /// All of it, but for the virtual machines: their step of CI asks for itself, as it may be skipped.
     Ci,
 }
 
 impl Purpose {
     pub fn runs_the_lab(self) -> bool {
-        matches!(self, Self::Lab | Self::Vm | Self::Ci)
+        matches!(self, Self::Lab | Self::Vm | Self::Peers | Self::Ci)
     }
 
     pub fn judges_the_code(self) -> bool {
@@ -68,8 +70,12 @@ impl Machine {
         let rustup = toolchain::find_rustup(asked.rustup_name());
         let host_tools: &[HostTool] = if purpose.judges_the_code() { &HOST_TOOLS } else { &[] };
         let lab_programs: &[Program] = if purpose.runs_the_lab() { &PROGRAMS } else { &[] };
-        let vm_programs: &[Program] = if purpose == Purpose::Vm { &VM_PROGRAMS } else { &[] };
-        let programs = lab_programs.iter().chain(vm_programs);
+        let more_programs: &[Program] = match purpose {
+            Purpose::Vm => &VM_PROGRAMS,
+            Purpose::Peers => &PEER_PROGRAMS,
+            Purpose::Build | Purpose::Lab | Purpose::Lint | Purpose::Ci => &[],
+        };
+        let programs = lab_programs.iter().chain(more_programs);
         Self {
             debian: toolchain::find_debian(),
             rustup,
@@ -108,11 +114,16 @@ impl HostTool {
     }
 }
 
-/// Also looks where Debian keeps root's programs: a user's PATH leaves that out.
+/// Looks in [`search_path`].
 pub fn find_program(name: &str) -> Option<PathBuf> {
+    which::which_in_global(name, Some(search_path())).ok()?.next()
+}
+
+/// Ours, and where Debian keeps root's programs: a user's PATH leaves that out.
+pub fn search_path() -> OsString {
     let mut path = env::var_os("PATH").unwrap_or_default();
-    path.push(OsString::from(":/usr/sbin:/sbin"));
-    which::which_in_global(name, Some(path)).ok()?.next()
+    path.push(":/usr/sbin:/sbin");
+    path
 }
 
 pub const PROGRAMS: [Program; 2] = [
@@ -127,5 +138,20 @@ pub const VM_PROGRAMS: [Program; 3] = [
     Program { name: QEMU, package: "qemu-system-x86", why: "emulates a machine for the VM test" },
     Program { name: XZ, package: "xz-utils", why: "unpacks the modules of its kernels" },
     Program { name: IPVSADM, package: "ipvsadm", why: "sets up the kernel's own load balancer there, to compare with" },
+];
+/// What clb is compared to.
+pub const PEER_PROGRAMS: [Program; 3] = [
+    Program { name: "nft", package: "nftables", why: "balances in the kernel, to compare with" },
+    Program {
+        name: "haproxy",
+        package: "haproxy",
+        why: "is a proxy, to compare with; Debian starts it as a service, too",
+    },
+    // The module that balances TCP, which brings nginx.
+    Program {
+        name: "nginx",
+        package: "libnginx-mod-stream",
+        why: "is a proxy, to compare with; Debian starts it as a service, too",
+    },
 ];
 const HOST_TOOLS: [HostTool; 2] = [HostTool::Rustfmt, HostTool::Clippy];

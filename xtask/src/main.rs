@@ -44,7 +44,7 @@ enum Task {
     Demo(demo::Arguments),
     /// Build, then keep connections open in a lab while everything changes around them
     Churn(churn::Arguments),
-    /// Build, then say what a packet costs
+    /// Build, then say what a packet costs, or how clb compares to others
     Bench(bench::Arguments),
     /// Build, then run every test
     Test(test::Arguments),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::linker::Llvm;
-use crate::machine::{PROGRAMS, VM_PROGRAMS};
+use crate::machine::{PEER_PROGRAMS, PROGRAMS, VM_PROGRAMS};
 use crate::toolchain::Installed;
 use crate::version::Version;
 
@@ -116,6 +116,19 @@ fn with_apt() -> Vec<Case> {
             things: &["qemu-system-x86_64", "xz", "ipvsadm"],
             commands: "    apt-get update\n    apt-get install --yes --no-install-recommends qemu-system-x86 xz-utils \
                        ipvsadm\n    cargo xtask setup\n",
+        },
+        Case {
+            name: "the comparison with other load balancers, where nothing else is missing",
+            machine: Machine {
+                missing_programs: PEER_PROGRAMS.iter().collect(),
+                ..machine(Some(installed(Presence::Here, Presence::Here)), None, vec![linker(22)], vec![])
+            },
+            purpose: Purpose::Peers,
+            privilege: Privilege::Root,
+            sources: sources(Some(debian(Lists::AsFound)), Presence::Absent),
+            things: &["nft", "haproxy", "nginx"],
+            commands: "    apt-get update\n    apt-get install --yes --no-install-recommends nftables haproxy \
+                       libnginx-mod-stream\n    cargo xtask setup\n",
         },
         Case {
             name: "only the sources of core are missing",

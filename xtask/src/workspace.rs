@@ -46,6 +46,11 @@ impl Workspace {
         self.target.join("release/clb-churn")
     }
 
+    /// The comparison with other load balancers, once built.
+    pub fn peers(&self) -> PathBuf {
+        self.target.join("release/clb-peers")
+    }
+
     /// The first process of the virtual machines.
     pub fn vm_init(&self) -> PathBuf {
         self.target.join("release/clb-vm")

@@ -14,17 +14,28 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::build;
+use crate::machine::Purpose;
 use crate::plan::aligned;
+use crate::setup;
 use crate::vm::{self, Counted, Counts};
-use crate::workspace::Workspace;
+use crate::workspace::{Privilege, Workspace};
 
-pub fn run(workspace: &Workspace, what: Stored) -> Result<()> {
-    let counts = vm::count(workspace)?;
+pub fn run(what: Stored) -> Result<()> {
+    let options = match what {
+        Stored::IsCompared => &["--exact"][..],
+        Stored::IsWritten => &["--exact", "--update"],
+    };
+    Privilege::ours().require_root("bench", options)?;
+    let workspace = Workspace::find()?;
+    let tools = setup::ready(&workspace, Purpose::Lab)?;
+    build::all(&workspace, &tools)?;
+    let counts = vm::count(&workspace)?;
     match what {
-        Stored::IsCompared => judge(workspace, &counts.kernels)?,
+        Stored::IsCompared => judge(&workspace, &counts.kernels)?,
         Stored::IsWritten => {
             vm::unless_skipped(&counts.skipped)?;
-            return File::update(workspace, &counts.kernels);
+            return File::update(&workspace, &counts.kernels);
         }
     }
     vm::unless_skipped(&counts.skipped)
