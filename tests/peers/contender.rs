@@ -75,8 +75,9 @@ pub fn nftables(backends: &[SocketAddr]) -> String {
 }
 
 pub fn haproxy(backends: &[SocketAddr]) -> String {
-    let servers: String =
-        (1..).zip(backends).map(|(number, backend)| format!("    server ins-{number} {backend}\n")).collect();
+    let servers: Vec<_> =
+        (1..).zip(backends).map(|(number, backend)| format!("    server ins-{number} {backend}")).collect();
+    let servers = servers.join("\n");
     format!(
         "global
     maxconn {MOST_CONNECTIONS}
@@ -89,13 +90,15 @@ frontend peers
     bind {VIP}
     default_backend peers
 backend peers
-{servers}"
+{servers}
+"
     )
 }
 
 /// `folder` is for its pid and its log.
 pub fn nginx(backends: &[SocketAddr], folder: &str) -> String {
-    let servers: String = backends.iter().map(|backend| format!("        server {backend};\n")).collect();
+    let servers: Vec<_> = backends.iter().map(|backend| format!("        server {backend};")).collect();
+    let servers = servers.join("\n");
     // On Debian, a module is a package, which leaves a file there that loads it.
     format!(
         "include /etc/nginx/modules-enabled/*.conf;
@@ -108,7 +111,8 @@ events {{
 }}
 stream {{
     upstream peers {{
-{servers}    }}
+{servers}
+    }}
     server {{
         listen {VIP};
         proxy_pass peers;

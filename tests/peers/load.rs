@@ -87,7 +87,9 @@ impl Load {
                     scope.spawn(move || {
                         let asked = client.enter(|| self.run_clients(clients, ready));
                         // Nobody else may wait for one that has not come so far.
-                        asked.inspect_err(|_| drop(ready.wait()))?
+                        asked.inspect_err(|_| {
+                            ready.wait();
+                        })?
                     })
                 })
                 .collect();

@@ -110,14 +110,15 @@ impl<'site> Running<'site> {
         let Network { client, balancer, .. } = &self.site.network;
         match contender {
             Contender::Direct => {
-                let hops: String =
-                    (0..BACKENDS).map(|number| format!(" nexthop via {}", direct_address(number))).collect();
+                let hops: Vec<_> =
+                    (0..BACKENDS).map(|number| format!("nexthop via {}", direct_address(number))).collect();
+                let hops = hops.join(" ");
                 for number in 0..BACKENDS {
                     // It is not in the client's own network, but on its link.
                     let route = format!("{} dev eth0", direct_address(number));
                     self.set(client, &format!("ip route add {route}"), &format!("ip route del {route}"))?;
                 }
-                self.set(client, &format!("ip route add {}{hops}", VIP.ip()), &format!("ip route del {}", VIP.ip()))
+                self.set(client, &format!("ip route add {} {hops}", VIP.ip()), &format!("ip route del {}", VIP.ip()))
             }
             Contender::Dsr => self.start_clb(Mode::Dsr),
             Contender::Nat => self.start_clb(Mode::Nat),

@@ -19,17 +19,17 @@ pub struct Arguments {
     /// Store the counts instead of comparing them
     #[arg(long, conflicts_with = "peers")]
     update: bool,
-    /// Measure clb, nftables, HAProxy and nginx with the same clients, servers and load, in a lab
+    /// Measure clb and other load balancers with the same clients, servers and load, in a lab
     #[arg(long)]
     peers: bool,
     /// Options of --peers: --rounds, --seconds, --clients, --json; `cargo xtask bench --peers -- --help` lists them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, conflicts_with = "exact")]
-    arguments: Vec<OsString>,
+    options: Vec<OsString>,
 }
 
-pub fn run(Arguments { exact: _, update, peers, arguments }: &Arguments) -> Result<()> {
+pub fn run(Arguments { exact: _, update, peers, options }: &Arguments) -> Result<()> {
     if *peers {
-        return peers::run(arguments);
+        return peers::run(options);
     }
     exact::run(if *update { Stored::IsWritten } else { Stored::IsCompared })
 }
