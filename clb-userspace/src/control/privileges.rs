@@ -9,7 +9,7 @@ pub fn check() -> anyhow::Result<()> {
         if !caps::has_cap(None, CapSet::Effective, capability).context("read this process's capabilities")? {
             bail!(
                 "loading an XDP program needs {capability}, which this process lacks\n\
-                 help: run clb as root: `sudo clb run …`"
+                 help: run clb as root: `sudo clb …`"
             );
         }
     }
