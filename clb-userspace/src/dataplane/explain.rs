@@ -72,23 +72,27 @@ impl Dataplane {
         }
         let hash = FlowHash::from_seed(self.program.settings().hash_seed);
         let mut outcome = Outcome { end, listener: None, slot: None, backend: None, frame: left };
-        for (&id, live) in &self.listeners {
-            if maps::sum::<Traffic>(&listener_traffic, live.index)?.packets == 0 {
-                continue;
-            }
-            outcome.listener = Some(id);
-            if live.table.slots > 0 {
-                let slot = slot_of(hash.of(&Endpoint::of(probe.protocol, probe.from)), live.table.slots);
-                outcome.slot = Some((slot, live.table.slots));
-                outcome.backend = live.owner(&self.maps, slot)?;
-            }
-            for (&backend, known) in &live.backends {
-                // A flow that `full_nat` remembers need not be at its slot's backend.
-                if maps::sum::<BackendTraffic>(&backend_traffic, known.index)?.forwarded.packets > 0 {
-                    outcome.backend = Some(backend);
-                }
+        let id = ListenerId { vip: probe.to.ip(), protocol: probe.protocol, port: probe.to.port() };
+        let Some(live) = self.listeners.get(&id) else { return Ok(outcome) };
+        // A packet for a listener is counted for the backend that it is sent to, or else for the listener.
+        let mut was_for_it = maps::sum::<Traffic>(&listener_traffic, live.index)?.packets > 0;
+        let mut sent_to = None;
+        for (&backend, known) in &live.backends {
+            if maps::sum::<BackendTraffic>(&backend_traffic, known.index)?.forwarded.packets > 0 {
+                (was_for_it, sent_to) = (true, Some(backend));
             }
         }
+        if !was_for_it {
+            return Ok(outcome);
+        }
+        outcome.listener = Some(id);
+        if live.table.slots > 0 {
+            let slot = slot_of(hash.of(&Endpoint::of(probe.protocol, probe.from)), live.table.slots);
+            outcome.slot = Some((slot, live.table.slots));
+            outcome.backend = live.owner(&self.maps, slot)?;
+        }
+        // A flow that `full_nat` remembers need not be at its slot's backend.
+        outcome.backend = sent_to.or(outcome.backend);
         Ok(outcome)
     }
 }
